@@ -1,0 +1,268 @@
+// A tensor store on preallocated files: the public C++ surface. Start reading here.
+//
+//   auto store = Store::Open("/nvme/shelf", {});
+//   (*store)->Put({.name = "w", .dtype = kFloat32, .shape = {2, 3}, .bytes = bytes});
+//   auto object = (*store)->Find("w");
+//   (*store)->Read({{.object = &*object, .offset = 0, .to = memory}}, {});
+//
+// How a put travels (store/FORMAT.md has the bytes and the crash cases):
+//   Put -> Transaction: reserve space (extent_allocator.h), write blocks and sums (engine/io_engine.h), write trailers
+//       -> commit thread (commit_queue.h): witness slots, fdatasync, one synced index batch, publish, acknowledge
+// How a get travels:
+//   Find: read guard, index lookup, lease -> Read: engine, verify against the sums -> the lease goes with the Object
+
+#ifndef TENSORSHELF_STORE_STORE_H_
+#define TENSORSHELF_STORE_STORE_H_
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/io_engine.h"
+#include "engine/memory.h"
+#include "index/index.h"
+#include "index/record.h"
+#include "store/errors.h"
+#include "store/options.h"
+
+namespace tensorshelf {
+
+class Store;
+class StoreCore;
+
+// What must hold of a name when the commit is evaluated; else the whole transaction fails with kPrecondition.
+struct Precondition {
+  enum class Kind { kNone, kAbsent, kExists, kGeneration };
+  Kind kind = Kind::kNone;
+  uint64_t generation = 0;
+};
+
+using Metadata = std::map<std::string, std::string>;  // UTF-8 by convention; at most 64 KiB together
+
+// One object to be stored. `bytes` is C-ordered, little-endian; for kTensor its size must be what dtype and shape say.
+struct PutItem {
+  std::string name;
+  ObjectKind kind = ObjectKind::kTensor;
+  uint16_t dtype = 0;                    // store/dtype.h; 0 for kBytes
+  std::vector<uint64_t> shape;           // empty for a scalar and for kBytes
+  std::span<const std::byte> bytes;      // must not change until the call returns; a change fails the put (kChanged)
+  Metadata metadata;
+  Precondition precondition;
+  uint8_t block_log2 = kBlockLog2;       // 12: checksum blocks of 4 KiB, for tensors read by small rows; 12..20
+  // True: if the name's object has the same fingerprint, nothing is written and the object stays.
+  bool skip_unchanged = false;
+  // True: never survives a restart, costs no sync and no index row. The name must not be a durable one.
+  bool ephemeral = false;
+};
+
+// A found object and a lease on its bytes: they stay readable until this dies, whatever happens to the name. Movable;
+// thread-compatible. May outlive the Store's Close, but then it can no longer be read.
+class Object {
+ public:
+  Object() = default;
+  Object(Object&&) noexcept;
+  Object& operator=(Object&&) noexcept;
+  ~Object();
+
+  const std::string& name() const { return name_; }
+  const ObjectRecord& record() const { return *record_; }
+  uint64_t size_bytes() const { return record_->logical_bytes; }
+  bool ephemeral() const { return ephemeral_; }
+  absl::StatusOr<Metadata> metadata() const;
+
+ private:
+  friend class StoreCore;
+  std::shared_ptr<StoreCore> core_;
+  std::string name_;
+  std::shared_ptr<const ObjectRecord> record_;
+  std::shared_ptr<const std::string> payload_;
+  bool leased_ = false;
+  bool ephemeral_ = false;
+};
+
+// A consistent view of one commit: what was there stays findable and readable. Holds back the reuse of everything that is
+// dropped while it lives. Thread-safe; must not outlive the Store.
+class View {
+ public:
+  ~View();
+  uint64_t commit() const;
+
+ private:
+  friend class StoreCore;
+  struct State;
+  explicit View(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+struct ReadRequest {
+  const Object* object = nullptr;
+  uint64_t offset = 0;            // bytes, in the object
+  std::span<std::byte> to;        // offset + to.size() <= object->size_bytes()
+};
+
+struct ReadOptions {
+  // False: bytes are not compared with their sums (reads of whole blocks only save the hashing).
+  bool verify = true;
+  Priority priority = Priority::kForeground;
+};
+
+struct CommitResult {
+  uint64_t commit = 0;                  // the number of the commit; 0 when nothing had to be committed
+  std::vector<uint64_t> generations;    // of the put items, in order of the Put calls; an unchanged item's is the old one
+  uint64_t names_changed = 0;           // by the name operations
+  uint64_t unchanged_count = 0;         // items that skip_unchanged left alone
+};
+
+// Many changes, one commit: all are there after a crash or none. Thread-compatible. Destroyed without Commit: nothing
+// happened, and the space goes back.
+class Transaction {
+ public:
+  ~Transaction();
+  Transaction(Transaction&&) noexcept;
+
+  // Writes the bytes now; they become visible at Commit. On an error none of `items` is part of the transaction.
+  absl::Status Put(std::span<const PutItem> items);
+
+  // Name operations: evaluated in order by the commit thread, after the puts that came before them. Errors (NotFound,
+  // AlreadyExists) come from Commit and fail the whole transaction.
+  void Delete(const std::string& name, bool missing_ok = false);
+  void Rename(const std::string& from, const std::string& to, bool replace = false);
+  void Clone(const std::string& from, const std::string& to, bool replace = false);
+  void DeletePrefix(const std::string& prefix);
+  void RenamePrefix(const std::string& from, const std::string& to, bool replace = false);
+  void ClonePrefix(const std::string& from, const std::string& to, bool replace = false);
+  void Require(const std::string& name, const Precondition& precondition);
+
+  // Returns when everything is durable. May be called once.
+  absl::StatusOr<CommitResult> Commit();
+
+ private:
+  friend class StoreCore;
+  struct State;
+  explicit Transaction(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+struct SpaceCounters {   // bytes; the seven states add up to capacity
+  uint64_t capacity = 0, reserved = 0, live = 0, parked = 0, free = 0, scratch = 0, limbo = 0, bad = 0;
+};
+
+struct FileInfo {
+  uint32_t file_id = 0;
+  std::string path;              // empty: missing
+  Uuid device_uuid{};
+  uint64_t size = 0;             // bytes
+  uint64_t data_begin = 0, data_end = 0;
+  uint64_t filled_until = 0;     // bytes of the file that have been written at least once
+  IoAlignment alignment;
+  SpaceCounters space;
+  double fragmentation = 0;      // 0 good .. 1 bad
+  uint64_t largest_free = 0;     // bytes
+  uint64_t witness_commit = 0;   // highest durable_commit found in its slots at open
+  bool read_only = false;        // a write error made it so for this process
+};
+
+struct StoreInfo {
+  std::string path;
+  Uuid store_uuid{};
+  uint32_t format = 1;
+  uint64_t compat = 0, ro_compat = 0, incompat = 0;
+  uint64_t epoch = 0;
+  uint64_t commit = 0;             // the newest that this handle sees
+  std::string mode;                // "read-write", "read-only", "beside-writer"
+  std::string writer;              // holder text of the lock, empty when nobody writes
+  std::vector<FileInfo> files;
+  std::vector<std::string> orphan_files;
+  bool page_locked = false;
+};
+
+struct StoreStats {
+  uint64_t names = 0;               // durable and ephemeral; UINT64_MAX when not counted (read-only openers)
+  uint64_t objects = 0;
+  SpaceCounters space;
+  uint64_t leased_objects = 0;
+  uint64_t commits = 0, commit_groups = 0, syncs = 0;
+  uint64_t puts = 0, put_bytes = 0, unchanged_puts = 0;
+  uint64_t reads = 0, read_bytes = 0, reread_blocks = 0, corrupt_blocks = 0;
+  uint64_t waiting_commits = 0;
+  IoEngineStats io;
+  MemoryPool::Stats pool;
+  Index::Stats index;
+};
+
+struct BlockPosition {
+  std::string file;       // path; empty: inline
+  uint64_t offset = 0;    // bytes
+};
+
+// Thread-safe. Everything that waits may be called from many threads at once; commits of many threads are grouped.
+// In a forked child every call fails with kForked, and destruction releases nothing of the parent's.
+class Store {
+ public:
+  // Makes a new store; the directory may exist if it is empty. AlreadyExists: a store or somebody's files are there;
+  // InvalidArgument: capacity below the minimum; ResourceExhausted: it does not fit on the disk. On an error nothing is left.
+  static absl::Status Create(const std::string& path, const CreateOptions& options);
+
+  // NotFound: no store there (open never creates). kLocked: another writer; the message names it. kLostCommits, kDeviceMissing
+  // and DataLoss: see the fields of StoreOptions and tensorshelf fsck. Read-only beside a live writer follows its commits.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& path, const StoreOptions& options);
+  ~Store();   // as Close, without the status
+
+  // Finishes every commit that is waiting, writes the witness and the freemap. Twice is fine. Objects stay valid as values.
+  absl::Status Close();
+
+  // Stores durably. Put(items) is one commit.
+  absl::StatusOr<CommitResult> Put(std::span<const PutItem> items);
+  absl::StatusOr<CommitResult> Put(const PutItem& item) { return Put(std::span(&item, 1)); }
+  absl::StatusOr<Transaction> Begin();
+
+  // NotFound names the name.
+  absl::StatusOr<Object> Find(const std::string& name, const View* view = nullptr);
+  // All of one commit, in order; NotFound names the first missing one.
+  absl::StatusOr<std::vector<Object>> FindMany(std::span<const std::string> names, const View* view = nullptr);
+  absl::StatusOr<bool> Contains(const std::string& name, const View* view = nullptr);
+
+  // Fills every request or returns the first error; on an error the contents of `to` are unspecified, but bytes that do not
+  // match their sums never stay there. Requests that lie together in a file are fetched together.
+  absl::Status Read(std::span<const ReadRequest> requests, const ReadOptions& options);
+
+  // Names in byte order from `start` (inclusive) within `prefix`, until `visit` returns false. Durable and ephemeral.
+  absl::Status Scan(const std::string& prefix, const std::string& start,
+                    const std::function<bool(const std::string& name, uint64_t generation)>& visit, const View* view = nullptr);
+
+  absl::StatusOr<std::unique_ptr<View>> NewView();
+
+  // All block sums of an object, in order.
+  absl::StatusOr<std::vector<uint64_t>> ReadSums(const Object& object);
+  BlockPosition PositionOf(const Object& object, uint64_t offset) const;
+
+  // Writes the witness of the last commit, so that nothing acknowledged depends on the index alone.
+  absl::Status Flush();
+  // An exact, incremental copy of the index (not of the data) into `directory`.
+  absl::Status Backup(const std::string& directory);
+  // Read-only openers beside a writer: see its newest commits now. Else OK.
+  absl::Status CatchUp();
+
+  const std::string& path() const;
+  StoreInfo info() const;
+  StoreStats stats() const;
+  // Memory for results: page-aligned, huge pages, recycled; reads into it are not copied. Never null; lives as long as any
+  // piece of it.
+  const std::shared_ptr<MemoryPool>& memory_pool() const;
+
+ private:
+  explicit Store(std::shared_ptr<StoreCore> core);
+  std::shared_ptr<StoreCore> core_;
+};
+
+}  // namespace tensorshelf
+
+#endif  // TENSORSHELF_STORE_STORE_H_
