@@ -1,5 +1,6 @@
 // Bytes of each index row. Decoders treat their input as hostile: every length is checked before it is used, nothing is
-// allocated on the strength of an unchecked number, and each failure is DataLoss naming the field and the two numbers.
+// allocated on the strength of an unchecked number, and each failure is DataLoss naming the field and the two numbers. The
+// one other failure is Unimplemented: the object is whole, but needs a feature that this version does not know.
 
 #ifndef TENSORSHELF_INDEX_RECORD_CODEC_H_
 #define TENSORSHELF_INDEX_RECORD_CODEC_H_
@@ -14,8 +15,10 @@
 
 namespace tensorshelf {
 
-// InvalidArgument when a field is beyond the format's limits (ndim > 64, metadata > 64 KiB, more than 65535 columns).
+// InvalidArgument when a field is beyond the format's limits (ndim > 64, metadata > 64 KiB, more than 65535 columns, a
+// block outside 4 KiB to 1 GiB, an empty extent, sums that are neither absent nor one per block).
 absl::StatusOr<std::string> EncodeRecord(const ObjectRecord& record);
+// Unimplemented: an unknown bit of `incompat`, or a critical TLV with an unknown tag.
 absl::StatusOr<ObjectRecord> DecodeRecord(std::span<const std::byte> bytes);
 // The encoded size in bytes, without encoding: the store needs it to reserve a trailer before the sums are known
 // (`sums_in_record` = how many sums will be in the record).
@@ -49,7 +52,7 @@ absl::StatusOr<InlineCountRow> DecodeInlineCountRow(std::span<const std::byte> b
 std::string EncodeSumsRow(std::span<const uint64_t> sums);
 absl::StatusOr<std::vector<uint64_t>> DecodeSumsRow(std::span<const std::byte> bytes);
 
-// A row of the `inline` family: record, payload, hash of the payload.
+// A row of the `inline` family: record, payload, hash of the payload. The payload has exactly `stored_bytes` bytes.
 absl::StatusOr<std::string> EncodeInlineRow(const ObjectRecord& record, std::span<const std::byte> payload);
 struct InlineRow {
   ObjectRecord record;
