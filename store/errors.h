@@ -1,5 +1,5 @@
-// What went wrong, for callers that must tell cases apart: a kind that rides on the status as a payload, beside the code
-// and the message. One mapping to Python exceptions stands on this (python/bindings/errors.h).
+// What went wrong, for callers that must tell cases apart: a kind that rides on the status as a payload, beside the
+// code and the message. One mapping to Python exceptions stands on this (python/bindings/errors.h).
 //
 //   code                 kinds                                   meaning
 //   NotFound             -                                       no such name, store, device or backup
@@ -8,7 +8,7 @@
 //   FailedPrecondition   locked | read_only | closed | forked | precondition | device_missing | lost_commits | latched
 //   ResourceExhausted    full | index_full                       no space in the data files, or for the index
 //   DataLoss             corruption, or none                     bytes that do not match their sums; damaged structures
-//   Aborted              changed                                 the caller's memory changed during the put
+//   Aborted              changed | stale                         the caller's memory, or the object, changed meanwhile
 //   Internal             -                                       EIO and other device errors
 
 #ifndef TENSORSHELF_STORE_ERRORS_H_
@@ -36,6 +36,7 @@ enum class ErrorKind {
   kIndexFull,      // the index's file system
   kCorruption,     // see CorruptionInfo
   kChanged,        // memory changed while it was being written
+  kStale,          // beside a live writer: the object was replaced while it was read; find it again
 };
 
 absl::Status MakeError(absl::StatusCode code, ErrorKind kind, const std::string& message);

@@ -31,6 +31,7 @@
 #include "index/index.h"
 #include "index/record.h"
 #include "store/errors.h"
+#include "store/metadata.h"
 #include "store/options.h"
 
 namespace tensorshelf {
@@ -45,18 +46,16 @@ struct Precondition {
   uint64_t generation = 0;
 };
 
-using Metadata = std::map<std::string, std::string>;  // UTF-8 by convention; at most 64 KiB together
-
 // One object to be stored. `bytes` is C-ordered, little-endian; for kTensor its size must be what dtype and shape say.
 struct PutItem {
   std::string name;
   ObjectKind kind = ObjectKind::kTensor;
-  uint16_t dtype = 0;                    // store/dtype.h; 0 for kBytes
-  std::vector<uint64_t> shape;           // empty for a scalar and for kBytes
-  std::span<const std::byte> bytes;      // must not change until the call returns; a change fails the put (kChanged)
+  uint16_t dtype = 0;                // store/dtype.h; 0 for kBytes
+  std::vector<uint64_t> shape;       // empty for a scalar and for kBytes
+  std::span<const std::byte> bytes;  // must not change until the call returns; a change fails the put (kChanged)
   Metadata metadata;
   Precondition precondition;
-  uint8_t block_log2 = kBlockLog2;       // 12: checksum blocks of 4 KiB, for tensors read by small rows; 12..20
+  uint8_t block_log2 = kBlockLog2;  // 12: checksum blocks of 4 KiB, for tensors read by small rows; 12..20
   // True: if the name's object has the same fingerprint, nothing is written and the object stays.
   bool skip_unchanged = false;
   // True: never survives a restart, costs no sync and no index row. The name must not be a durable one.
@@ -88,8 +87,8 @@ class Object {
   bool ephemeral_ = false;
 };
 
-// A consistent view of one commit: what was there stays findable and readable. Holds back the reuse of everything that is
-// dropped while it lives. Thread-safe; must not outlive the Store.
+// A consistent view of one commit: what was there stays findable and readable. Holds back the reuse of everything that
+// is dropped while it lives. Thread-safe; must not outlive the Store.
 class View {
  public:
   ~View();
@@ -104,8 +103,8 @@ class View {
 
 struct ReadRequest {
   const Object* object = nullptr;
-  uint64_t offset = 0;            // bytes, in the object
-  std::span<std::byte> to;        // offset + to.size() <= object->size_bytes()
+  uint64_t offset = 0;      // bytes, in the object
+  std::span<std::byte> to;  // offset + to.size() <= object->size_bytes()
 };
 
 struct ReadOptions {
@@ -115,10 +114,10 @@ struct ReadOptions {
 };
 
 struct CommitResult {
-  uint64_t commit = 0;                  // the number of the commit; 0 when nothing had to be committed
-  std::vector<uint64_t> generations;    // of the put items, in order of the Put calls; an unchanged item's is the old one
-  uint64_t names_changed = 0;           // by the name operations
-  uint64_t unchanged_count = 0;         // items that skip_unchanged left alone
+  uint64_t commit = 0;                // the number of the commit; 0 when nothing had to be committed
+  std::vector<uint64_t> generations;  // of the put items, in order of the Put calls; an unchanged item's is the old one
+  uint64_t names_changed = 0;         // by the name operations
+  uint64_t unchanged_count = 0;       // items that skip_unchanged left alone
 };
 
 // Many changes, one commit: all are there after a crash or none. Thread-compatible. Destroyed without Commit: nothing
@@ -151,23 +150,23 @@ class Transaction {
   std::unique_ptr<State> state_;
 };
 
-struct SpaceCounters {   // bytes; the seven states add up to capacity
+struct SpaceCounters {  // bytes; the seven states add up to capacity
   uint64_t capacity = 0, reserved = 0, live = 0, parked = 0, free = 0, scratch = 0, limbo = 0, bad = 0;
 };
 
 struct FileInfo {
   uint32_t file_id = 0;
-  std::string path;              // empty: missing
+  std::string path;  // empty: missing
   Uuid device_uuid{};
-  uint64_t size = 0;             // bytes
+  uint64_t size = 0;  // bytes
   uint64_t data_begin = 0, data_end = 0;
-  uint64_t filled_until = 0;     // bytes of the file that have been written at least once
+  uint64_t filled_until = 0;  // bytes of the file that have been written at least once
   IoAlignment alignment;
-  SpaceCounters space;
-  double fragmentation = 0;      // 0 good .. 1 bad
-  uint64_t largest_free = 0;     // bytes
-  uint64_t witness_commit = 0;   // highest durable_commit found in its slots at open
-  bool read_only = false;        // a write error made it so for this process
+  SpaceBytes space;
+  double fragmentation = 0;     // 0 good .. 1 bad
+  uint64_t largest_free = 0;    // bytes
+  uint64_t witness_commit = 0;  // highest durable_commit found in its slots at open
+  bool read_only = false;       // a write error made it so for this process
 };
 
 struct StoreInfo {
@@ -176,18 +175,18 @@ struct StoreInfo {
   uint32_t format = 1;
   uint64_t compat = 0, ro_compat = 0, incompat = 0;
   uint64_t epoch = 0;
-  uint64_t commit = 0;             // the newest that this handle sees
-  std::string mode;                // "read-write", "read-only", "beside-writer"
-  std::string writer;              // holder text of the lock, empty when nobody writes
+  uint64_t commit = 0;  // the newest that this handle sees
+  std::string mode;     // "read-write", "read-only", "beside-writer"
+  std::string writer;   // holder text of the lock, empty when nobody writes
   std::vector<FileInfo> files;
   std::vector<std::string> orphan_files;
   bool page_locked = false;
 };
 
 struct StoreStats {
-  uint64_t names = 0;               // durable and ephemeral; UINT64_MAX when not counted (read-only openers)
+  uint64_t names = 0;  // durable and ephemeral; UINT64_MAX when not counted (read-only openers)
   uint64_t objects = 0;
-  SpaceCounters space;
+  SpaceBytes space;
   uint64_t leased_objects = 0;
   uint64_t commits = 0, commit_groups = 0, syncs = 0;
   uint64_t puts = 0, put_bytes = 0, unchanged_puts = 0;
@@ -199,8 +198,8 @@ struct StoreStats {
 };
 
 struct BlockPosition {
-  std::string file;       // path; empty: inline
-  uint64_t offset = 0;    // bytes
+  std::string file;     // path; empty: inline
+  uint64_t offset = 0;  // bytes
 };
 
 // Thread-safe. Everything that waits may be called from many threads at once; commits of many threads are grouped.
@@ -208,15 +207,18 @@ struct BlockPosition {
 class Store {
  public:
   // Makes a new store; the directory may exist if it is empty. AlreadyExists: a store or somebody's files are there;
-  // InvalidArgument: capacity below the minimum; ResourceExhausted: it does not fit on the disk. On an error nothing is left.
+  // InvalidArgument: capacity below the minimum; ResourceExhausted: it does not fit on the disk. On an error nothing is
+  // left.
   static absl::Status Create(const std::string& path, const CreateOptions& options);
 
-  // NotFound: no store there (open never creates). kLocked: another writer; the message names it. kLostCommits, kDeviceMissing
-  // and DataLoss: see the fields of StoreOptions and tensorshelf fsck. Read-only beside a live writer follows its commits.
+  // NotFound: no store there (open never creates). kLocked: another writer; the message names it. kLostCommits,
+  // kDeviceMissing and DataLoss: see the fields of StoreOptions and tensorshelf fsck. Read-only beside a live writer
+  // follows its commits.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& path, const StoreOptions& options);
-  ~Store();   // as Close, without the status
+  ~Store();  // as Close, without the status
 
-  // Finishes every commit that is waiting, writes the witness and the freemap. Twice is fine. Objects stay valid as values.
+  // Finishes every commit that is waiting, writes the witness and the freemap. Twice is fine. Objects stay valid as
+  // values.
   absl::Status Close();
 
   // Stores durably. Put(items) is one commit.
@@ -230,13 +232,14 @@ class Store {
   absl::StatusOr<std::vector<Object>> FindMany(std::span<const std::string> names, const View* view = nullptr);
   absl::StatusOr<bool> Contains(const std::string& name, const View* view = nullptr);
 
-  // Fills every request or returns the first error; on an error the contents of `to` are unspecified, but bytes that do not
-  // match their sums never stay there. Requests that lie together in a file are fetched together.
+  // Fills every request or returns the first error; on an error the contents of `to` are unspecified, but bytes that do
+  // not match their sums never stay there. Requests that lie together in a file are fetched together.
   absl::Status Read(std::span<const ReadRequest> requests, const ReadOptions& options);
 
   // Names in byte order from `start` (inclusive) within `prefix`, until `visit` returns false. Durable and ephemeral.
   absl::Status Scan(const std::string& prefix, const std::string& start,
-                    const std::function<bool(const std::string& name, uint64_t generation)>& visit, const View* view = nullptr);
+                    const std::function<bool(const std::string& name, uint64_t generation)>& visit,
+                    const View* view = nullptr);
 
   absl::StatusOr<std::unique_ptr<View>> NewView();
 
@@ -254,8 +257,8 @@ class Store {
   const std::string& path() const;
   StoreInfo info() const;
   StoreStats stats() const;
-  // Memory for results: page-aligned, huge pages, recycled; reads into it are not copied. Never null; lives as long as any
-  // piece of it.
+  // Memory for results: page-aligned, huge pages, recycled; reads into it are not copied. Never null; lives as long as
+  // any piece of it.
   const std::shared_ptr<MemoryPool>& memory_pool() const;
 
  private:
