@@ -150,7 +150,7 @@ class Transaction {
   std::unique_ptr<State> state_;
 };
 
-struct SpaceCounters {  // bytes; the seven states add up to capacity
+struct SpaceBytes {  // the seven states add up to capacity
   uint64_t capacity = 0, reserved = 0, live = 0, parked = 0, free = 0, scratch = 0, limbo = 0, bad = 0;
 };
 
