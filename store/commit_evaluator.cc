@@ -1,0 +1,262 @@
+#include "store/commit_evaluator.h"
+
+#include "absl/strings/str_cat.h"
+#include "engine/foundation/little_endian.h"
+#include "engine/foundation/status_macros.h"
+#include "store/name.h"
+
+namespace tensorshelf {
+namespace {
+
+std::string Quoted(const std::string& name) { return absl::StrCat("\"", EscapeForTerminal(name), "\""); }
+
+absl::Status Missing(const std::string& name) { return absl::NotFoundError(absl::StrCat("no object named ", Quoted(name))); }
+
+absl::Status PreconditionFailed(const std::string& name, const std::string& what) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kPrecondition,
+                   absl::StrCat(Quoted(name), ": ", what));
+}
+
+}  // namespace
+
+absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& result) {
+  const State before = state_;
+  undo_.clear();
+  batch_->SetSavePoint();
+  absl::Status status;
+  for (CommitOp& op : request.ops) {
+    status = EvaluateOp(op, result);
+    if (!status.ok()) break;
+  }
+  if (status.ok()) {
+    batch_->DropSavePoint();
+    return status;
+  }
+  batch_->RollbackToSavePoint();
+  state_ = before;
+  for (auto entry = undo_.rbegin(); entry != undo_.rend(); ++entry) {
+    if (entry->second.has_value()) {
+      names_of_[entry->first] = *entry->second;
+    } else {
+      names_of_.erase(entry->first);
+    }
+  }
+  for (const CommitOp& op : request.ops) {
+    if (op.kind == CommitOp::Kind::kPut && op.staged.record != nullptr) new_records_.erase(op.staged.record->generation);
+  }
+  return status;
+}
+
+absl::Status CommitEvaluator::EvaluateOp(CommitOp& op, CommitResult& result) {
+  switch (op.kind) {
+    case CommitOp::Kind::kPut:
+      return Put(op.staged, result);
+    case CommitOp::Kind::kDelete:
+      return Delete(op.name, op.missing_ok, result);
+    case CommitOp::Kind::kRename:
+    case CommitOp::Kind::kClone:
+      return Move(op, result);
+    case CommitOp::Kind::kDeletePrefix:
+      return DeletePrefix(op.name, result);
+    case CommitOp::Kind::kRenamePrefix:
+    case CommitOp::Kind::kClonePrefix:
+      return MovePrefix(op, result);
+    case CommitOp::Kind::kRequire:
+      return Check(op.name, op.precondition);
+  }
+  return absl::InternalError("unknown commit operation");
+}
+
+absl::Status CommitEvaluator::Check(const std::string& name, const Precondition& precondition) const {
+  if (precondition.kind == Precondition::Kind::kNone) return absl::OkStatus();
+  TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(name));
+  const bool exists = row.has_value() || ephemeral_->Contains(name);
+  switch (precondition.kind) {
+    case Precondition::Kind::kNone:
+      break;
+    case Precondition::Kind::kAbsent:
+      if (exists) return PreconditionFailed(name, "it must be absent and exists");
+      break;
+    case Precondition::Kind::kExists:
+      if (!exists) return PreconditionFailed(name, "it must exist and is absent");
+      break;
+    case Precondition::Kind::kGeneration:
+      if (!row.has_value() || row->generation != precondition.generation) {
+        return PreconditionFailed(name, absl::StrCat("it must be generation ", precondition.generation, " and is ",
+                                                     row.has_value() ? absl::StrCat(row->generation) : "absent"));
+      }
+      break;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CommitEvaluator::Put(StagedObject& staged, CommitResult& result) {
+  TS_RETURN_IF_ERROR(Check(staged.name, staged.precondition));
+  if (staged.is_unchanged) {
+    TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(staged.name));
+    const uint64_t generation = staged.unchanged.record().generation;
+    if (!row.has_value() || row->generation != generation) {
+      return MakeError(absl::StatusCode::kAborted, ErrorKind::kStale,
+                       absl::StrCat(Quoted(staged.name), ": replaced by another put while this one compared it"));
+    }
+    result.generations.push_back(generation);
+    ++result.unchanged_count;
+    return absl::OkStatus();
+  }
+  const ObjectRecord& record = *staged.record;
+  result.generations.push_back(record.generation);
+  if (staged.ephemeral) {
+    TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(staged.name));
+    if (!row.has_value()) return absl::OkStatus();
+    return absl::AlreadyExistsError(
+        absl::StrCat(Quoted(staged.name), " is a durable object and cannot be replaced by an ephemeral one"));
+  }
+  new_records_[record.generation] = staged.record;
+  SetNames(record.generation, 0);
+  NameRow row{.generation = record.generation};
+  if (record.placement == Placement::kInline) {
+    row.flags = NameRow::kInline;
+    TS_RETURN_IF_ERROR(batch_->PutInlineObject(record, BytesOf(*staged.payload)));
+    ++state_.inline_count.rows;
+    state_.inline_count.bytes += staged.payload->size();
+  } else {
+    TS_RETURN_IF_ERROR(batch_->PutObject(record, staged.sums));
+  }
+  ++state_.object_delta;
+  return PointName(staged.name, row, /*replace=*/true);
+}
+
+// Makes `name` point to row.generation, with one more reference to it and one less to what was there.
+absl::Status CommitEvaluator::PointName(const std::string& name, const NameRow& row, bool replace) {
+  TS_RETURN_IF_ERROR(ValidateName(name));
+  TS_ASSIGN_OR_RETURN(const std::optional<NameRow> old, batch_->FindName(name));
+  if (!replace && (old.has_value() || ephemeral_->Contains(name))) {
+    return absl::AlreadyExistsError(absl::StrCat(Quoted(name), " exists"));
+  }
+  AddReference(row.generation);
+  batch_->PutName(name, row);
+  ++state_.changes;
+  if (ephemeral_->Contains(name)) state_.ephemeral_deletes.push_back(name);
+  if (old.has_value()) return DropReference(*old);
+  ++state_.name_delta;
+  return absl::OkStatus();
+}
+
+absl::Status CommitEvaluator::RemoveName(const std::string& name, const NameRow& row, bool drop_reference) {
+  batch_->DeleteName(name);
+  --state_.name_delta;
+  ++state_.changes;
+  return drop_reference ? DropReference(row) : absl::OkStatus();
+}
+
+absl::Status CommitEvaluator::Delete(const std::string& name, bool missing_ok, CommitResult& result) {
+  TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(name));
+  if (row.has_value()) {
+    ++result.names_changed;
+    return RemoveName(name, *row, /*drop_reference=*/true);
+  }
+  if (ephemeral_->Contains(name)) {
+    ++result.names_changed;
+    state_.ephemeral_deletes.push_back(name);
+    return absl::OkStatus();
+  }
+  return missing_ok ? absl::OkStatus() : Missing(name);
+}
+
+absl::Status CommitEvaluator::Move(const CommitOp& op, CommitResult& result) {
+  TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(op.name));
+  if (!row.has_value()) {
+    if (!ephemeral_->Contains(op.name)) return Missing(op.name);
+    return absl::InvalidArgumentError(
+        absl::StrCat(Quoted(op.name), " is ephemeral: it cannot be renamed or cloned, only put again"));
+  }
+  if (op.name == op.to) return absl::OkStatus();
+  ++result.names_changed;
+  TS_RETURN_IF_ERROR(PointName(op.to, *row, op.replace));
+  if (op.kind == CommitOp::Kind::kClone) return absl::OkStatus();
+  return RemoveName(op.name, *row, /*drop_reference=*/true);
+}
+
+absl::Status CommitEvaluator::DeletePrefix(const std::string& prefix, CommitResult& result) {
+  std::vector<std::pair<std::string, NameRow>> names;
+  TS_RETURN_IF_ERROR(batch_->ScanNames(prefix, [&](const std::string& name, const NameRow& row) {
+    names.emplace_back(name, row);
+    return true;
+  }));
+  for (const auto& [name, row] : names) TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
+  result.names_changed += names.size();
+  for (auto& [name, generation] : ephemeral_->List(prefix, "", SIZE_MAX)) {
+    state_.ephemeral_deletes.push_back(std::move(name));
+    ++result.names_changed;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CommitEvaluator::MovePrefix(const CommitOp& op, CommitResult& result) {
+  std::vector<std::pair<std::string, NameRow>> names;
+  TS_RETURN_IF_ERROR(batch_->ScanNames(op.name, [&](const std::string& name, const NameRow& row) {
+    names.emplace_back(name, row);
+    return true;
+  }));
+  if (op.name == op.to) return absl::OkStatus();
+  // A rename takes all old names away first: old and new names may overlap ("a" -> "aa").
+  const bool rename = op.kind == CommitOp::Kind::kRenamePrefix;
+  if (rename) {
+    for (const auto& [name, row] : names) {
+      AddReference(row.generation);   // held by this loop until the new name has it
+      TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
+    }
+  }
+  for (const auto& [name, row] : names) {
+    TS_RETURN_IF_ERROR(PointName(op.to + name.substr(op.name.size()), row, op.replace));
+    if (rename) TS_RETURN_IF_ERROR(DropReference(row));
+  }
+  result.names_changed += names.size();
+  return absl::OkStatus();
+}
+
+uint64_t CommitEvaluator::NamesOf(uint64_t generation) const {
+  if (const auto found = names_of_.find(generation); found != names_of_.end()) return found->second;
+  if (const auto found = shared_->find(generation); found != shared_->end()) return found->second;
+  return 1;
+}
+
+void CommitEvaluator::SetNames(uint64_t generation, uint64_t count) {
+  const auto found = names_of_.find(generation);
+  undo_.emplace_back(generation, found == names_of_.end() ? std::nullopt : std::optional(found->second));
+  names_of_[generation] = count;
+}
+
+absl::Status CommitEvaluator::DropReference(const NameRow& row) {
+  const uint64_t count = NamesOf(row.generation);
+  TS_CHECK(count > 0);
+  SetNames(row.generation, count - 1);
+  if (count > 1) return absl::OkStatus();
+  const bool is_inline = (row.flags & NameRow::kInline) != 0;
+  std::shared_ptr<const ObjectRecord> record;
+  if (const auto found = new_records_.find(row.generation); found != new_records_.end()) {
+    record = found->second;
+  } else {
+    TS_ASSIGN_OR_RETURN(record, index_->FindRecord(row.generation, is_inline));
+  }
+  batch_->DeleteObject(*record);
+  --state_.object_delta;
+  if (is_inline) {
+    --state_.inline_count.rows;
+    state_.inline_count.bytes -= record->logical_bytes;
+  }
+  state_.dropped.push_back(std::move(record));
+  return absl::OkStatus();
+}
+
+void CommitEvaluator::ApplyTo(SharedNames& shared) const {
+  for (const auto& [generation, count] : names_of_) {
+    if (count >= 2) {
+      shared[generation] = count;
+    } else {
+      shared.erase(generation);
+    }
+  }
+}
+
+}  // namespace tensorshelf

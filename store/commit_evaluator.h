@@ -1,0 +1,86 @@
+// Turns the requests of one commit group into one index batch: preconditions, names, reference counts, dropped objects.
+//
+// Requests are evaluated one after the other, each seeing what the ones before it did; a refused one leaves no trace.
+
+#ifndef TENSORSHELF_STORE_COMMIT_EVALUATOR_H_
+#define TENSORSHELF_STORE_COMMIT_EVALUATOR_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "index/index.h"
+#include "store/commit_request.h"
+#include "store/ephemeral_table.h"
+
+namespace tensorshelf {
+
+// Generations with two names or more. Every other generation that a name points to has one. Belongs to the commit thread.
+using SharedNames = absl::flat_hash_map<uint64_t, uint64_t>;
+
+// Confined to the commit thread; lives for one group.
+class CommitEvaluator {
+ public:
+  CommitEvaluator(Index* index, CommitBatch* batch, const SharedNames* shared, const EphemeralTable* ephemeral,
+                  InlineCountRow inline_count)
+      : index_(index), batch_(batch), shared_(shared), ephemeral_(ephemeral) {
+    state_.inline_count = inline_count;
+  }
+
+  // Adds the request to the batch and fills `result`, or returns why not.
+  absl::Status Evaluate(CommitRequest& request, CommitResult& result);
+
+  // What the group does, once the batch is durable.
+  const std::vector<std::shared_ptr<const ObjectRecord>>& dropped() const { return state_.dropped; }
+  const std::vector<std::string>& ephemeral_deletes() const { return state_.ephemeral_deletes; }
+  int64_t name_delta() const { return state_.name_delta; }
+  int64_t object_delta() const { return state_.object_delta; }
+  const InlineCountRow& inline_count() const { return state_.inline_count; }
+  bool changes_index() const { return state_.changes > 0; }
+  void ApplyTo(SharedNames& shared) const;
+
+ private:
+  // Everything that a refused request must give back. Small: sizes and counters; the map is undone by its log.
+  struct State {
+    std::vector<std::shared_ptr<const ObjectRecord>> dropped;
+    std::vector<std::string> ephemeral_deletes;
+    int64_t name_delta = 0;
+    int64_t object_delta = 0;
+    InlineCountRow inline_count;
+    uint64_t changes = 0;
+  };
+  using Undo = std::vector<std::pair<uint64_t, std::optional<uint64_t>>>;
+
+  absl::Status EvaluateOp(CommitOp& op, CommitResult& result);
+  absl::Status Put(StagedObject& staged, CommitResult& result);
+  absl::Status Delete(const std::string& name, bool missing_ok, CommitResult& result);
+  absl::Status Move(const CommitOp& op, CommitResult& result);
+  absl::Status MovePrefix(const CommitOp& op, CommitResult& result);
+  absl::Status DeletePrefix(const std::string& prefix, CommitResult& result);
+  absl::Status Check(const std::string& name, const Precondition& precondition) const;
+  absl::Status PointName(const std::string& name, const NameRow& row, bool replace);
+  absl::Status RemoveName(const std::string& name, const NameRow& row, bool drop_reference);
+
+  uint64_t NamesOf(uint64_t generation) const;
+  void SetNames(uint64_t generation, uint64_t count);
+  void AddReference(uint64_t generation) { SetNames(generation, NamesOf(generation) + 1); }
+  absl::Status DropReference(const NameRow& row);
+
+  Index* const index_;
+  CommitBatch* const batch_;
+  const SharedNames* const shared_;
+  const EphemeralTable* const ephemeral_;
+  State state_;
+  absl::flat_hash_map<uint64_t, uint64_t> names_of_;   // overlay over *shared_: how many names a generation has
+  Undo undo_;
+  absl::flat_hash_map<uint64_t, std::shared_ptr<const ObjectRecord>> new_records_;
+};
+
+}  // namespace tensorshelf
+
+#endif  // TENSORSHELF_STORE_COMMIT_EVALUATOR_H_

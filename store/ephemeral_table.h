@@ -1,0 +1,61 @@
+// Names that live in memory alone. Their extents are scratch: no index row, no sync, free at the next open.
+
+#ifndef TENSORSHELF_STORE_EPHEMERAL_TABLE_H_
+#define TENSORSHELF_STORE_EPHEMERAL_TABLE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "index/record.h"
+#include "store/extent_allocator.h"
+#include "store/lease_table.h"
+#include "store/staged_object.h"
+
+namespace tensorshelf {
+
+// Thread-safe.
+class EphemeralTable {
+ public:
+  EphemeralTable(ExtentAllocator* allocator, LeaseTable* leases) : allocator_(allocator), leases_(leases) {}
+
+  // Publishes `staged` under its name, replacing an older ephemeral object. `check` runs under the table's lock, so that
+  // a durable name that is committed at the same time either is seen by it or removes this entry afterwards.
+  absl::Status Put(StagedObject& staged, const std::function<absl::Status()>& check);
+  void Delete(const std::string& name);
+
+  // With a lease on the object, which the caller must release.
+  std::shared_ptr<const ObjectRecord> FindAndLease(const std::string& name);
+  bool Contains(const std::string& name) const;
+  // Names from `start` within `prefix`, in byte order, with their generations; at most `count_max`.
+  std::vector<std::pair<std::string, uint64_t>> List(const std::string& prefix, const std::string& start,
+                                                     size_t count_max) const;
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
+
+  // scratch -> free for dropped objects that nobody leases.
+  void Reclaim();
+  // At close: everything.
+  void Clear();
+
+ private:
+  void DropLocked(const std::shared_ptr<const ObjectRecord>& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReclaimLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  ExtentAllocator* const allocator_;
+  LeaseTable* const leases_;
+  std::atomic<size_t> size_{0};
+  mutable absl::Mutex mutex_;   // before the allocator's and the lease table's
+  absl::btree_map<std::string, std::shared_ptr<const ObjectRecord>> names_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<const ObjectRecord>> dropped_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tensorshelf
+
+#endif  // TENSORSHELF_STORE_EPHEMERAL_TABLE_H_

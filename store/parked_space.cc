@@ -1,0 +1,52 @@
+#include "store/parked_space.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tensorshelf {
+
+void ParkedSpace::Park(uint64_t generation, uint64_t commit, std::vector<Extent> extents) {
+  if (extents.empty()) return;
+  allocator_->Move(extents, SpaceState::kLive, SpaceState::kParked);
+  absl::MutexLock lock(&mutex_);
+  items_.push_back({generation, commit, std::move(extents)});
+}
+
+void ParkedSpace::MarkUnreadable(uint64_t generation) {
+  absl::MutexLock lock(&mutex_);
+  unreadable_.insert(generation);
+}
+
+void ParkedSpace::FreeLocked(const Item& item) {
+  if (unreadable_.erase(item.generation) > 0) {
+    allocator_->Move(item.extents, SpaceState::kParked, SpaceState::kBad);
+    bad_units_.insert(bad_units_.end(), item.extents.begin(), item.extents.end());
+  } else {
+    allocator_->Move(item.extents, SpaceState::kParked, SpaceState::kFree);
+  }
+}
+
+void ParkedSpace::Reclaim() {
+  absl::MutexLock lock(&mutex_);
+  if (items_.empty()) return;
+  // The guards first, then the leases: a reader that left its guard before this scan has its lease counted.
+  const uint64_t oldest = guards_->OldestActive();
+  std::erase_if(items_, [&](const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (oldest < item.commit || leases_->Leased(item.generation)) return false;
+    FreeLocked(item);
+    return true;
+  });
+}
+
+void ParkedSpace::ReclaimAll() {
+  absl::MutexLock lock(&mutex_);
+  for (const Item& item : items_) FreeLocked(item);
+  items_.clear();
+}
+
+std::vector<Extent> ParkedSpace::TakeBadUnits() {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(bad_units_, {});
+}
+
+}  // namespace tensorshelf
