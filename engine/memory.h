@@ -26,13 +26,16 @@ struct MemoryHooks {
 };
 
 struct RegionOptions {
-  bool huge_pages = true;     // hugetlb if any are free, else transparent huge pages (madvise)
+  // From 2 MiB up: hugetlb if enough are free and dont_fork is set, else transparent huge pages (madvise).
+  bool huge_pages = true;
   bool page_locked = false;   // mlock; where RLIMIT_MEMLOCK refuses, the region is plain and page_locked() is false
   bool dont_fork = false;     // MADV_DONTFORK: a forked child has no such mapping
   bool populate = false;      // fault everything in before returning
 };
 
-// Owns one anonymous private mapping. Movable, not copyable; thread-compatible.
+// Owns one anonymous private mapping, zeroed and page-aligned. size() is what was asked for, rounded up to whole pages (of
+// 2 MiB where huge pages were wanted). Movable, not copyable; thread-compatible. In a forked child the destructor leaves a
+// dont_fork region alone.
 class MappedRegion {
  public:
   MappedRegion() = default;
@@ -51,10 +54,13 @@ class MappedRegion {
   size_t size_ = 0;
   bool page_locked_ = false;
   bool huge_pages_ = false;
+  int unforked_process_ = 0;  // the pid that has the mapping, where a forked child has not; else 0
 };
 
 // Recycled memory for results. Pieces of 1 MiB and more lie on huge pages of their own; smaller ones come from malloc,
 // page-aligned from 64 KiB up, and are not recycled. Thread-safe. Pieces may outlive the pool.
+// In a forked child pieces can be read, written and destroyed, because that touches no lock of the pool (another thread
+// may have held it during the fork): a piece is then only unmapped. The pool itself must not be called there.
 class MemoryPool {
  public:
   struct Options {
@@ -100,8 +106,8 @@ class MemoryPool {
   MemoryPool& operator=(const MemoryPool&) = delete;
 
   absl::StatusOr<Piece> Allocate(size_t size);  // size 0 is legal: an empty piece
-  // Whether [address, address + size) lies in one live piece of this pool that is huge-page backed: such memory goes to the
-  // device without a copy.
+  // Whether [address, address + size) lies in one live piece of this pool of the kind that lies on huge pages (where the
+  // kernel has them): such memory goes to the device without a copy.
   bool Owns(const void* address, size_t size) const;
   Stats stats() const;
   // Gives kept memory back to the system.
