@@ -65,10 +65,11 @@ inline constexpr uint32_t kLargeAlignUnits = 16;                  // 64 KiB
 inline constexpr uint32_t kExtentsPerColumnMax = 4096;
 
 struct ReserveRequest {
-  uint64_t units = 0;               // > 0
-  std::optional<uint32_t> file_id;  // absent: the file with the largest free share that has a run; then any
-  bool large = false;               // the object has kLargeObjectBytes or more
-  bool allow_split = true;          // several extents when there is no run of `units`
+  uint64_t units = 0;  // > 0
+  std::optional<uint32_t> file_id =
+      std::nullopt;         // absent: the file with the largest free share that has a run; then any
+  bool large = false;       // the object has kLargeObjectBytes or more
+  bool allow_split = true;  // several extents when there is no run of `units`
   uint32_t extents_max = kExtentsPerColumnMax;
 };
 

@@ -15,8 +15,8 @@ namespace tensorshelf {
 absl::Status ValidateName(const std::string& name);
 
 // For messages and terminals: control characters (C0, C1, DEL), line and paragraph separators, bidirectional overrides,
-// quotes and backslashes become escapes (\n, \x1b, \u{202e}, \", \\), bytes that are not UTF-8 become \xff. Everything
-// else stays. Works on any bytes, also on what is not a valid name. Adds no quotes around it.
+// invisible characters, quotes and backslashes become escapes (\n, \x1b, \u{202e}, \", \\), bytes that are not UTF-8
+// become \xff. Everything else stays. Works on any bytes, also on what is not a valid name. Adds no quotes around it.
 std::string EscapeForTerminal(const std::string& bytes);
 
 }  // namespace tensorshelf
