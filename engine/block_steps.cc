@@ -1,0 +1,83 @@
+#include "engine/block_steps.h"
+
+#include <span>
+
+#include "absl/time/clock.h"
+#include "engine/block_bytes.h"
+
+namespace tensorshelf {
+namespace {
+
+// A pause that a busy device gets before it is asked again.
+constexpr absl::Duration kBusyPause = absl::Milliseconds(1);
+
+int64_t MoveOnce(EngineContext& context, const IoBlock& block, const IoOp& op) {
+  context.counters.CountSubmitted(op.kind);
+  const auto move = [&] {
+    return op.kind == IoKind::kRead ? op.file->PRead(op.offset, {op.memory, op.length})
+                                    : op.file->PWrite(op.offset, {op.memory, op.length});
+  };
+  if (block.route != BlockRoute::kPageCache) return move();
+  absl::MutexLock lock(&context.pages.MutexOf(*op.file, op.offset));
+  return move();
+}
+
+}  // namespace
+
+std::byte* PrepareBlock(const BatchState& batch, const IoBlock& block, std::byte* buffer) {
+  if (buffer != nullptr) {
+    if (batch.kind() == IoKind::kWrite) FillBuffer(batch, block, buffer);
+    return buffer;
+  }
+  if (batch.kind() == IoKind::kWrite) HashInPlace(batch, block);
+  const IoPiece& piece = batch.plan().PiecesOf(block).front();
+  return batch.segment(piece.segment).memory + piece.segment_offset;
+}
+
+bool PrepareIsHeavy(const BatchState& batch, const IoBlock& block) {
+  if (block.route == BlockRoute::kPageCache) return true;
+  return batch.kind() == IoKind::kWrite && block.length >= (uint32_t{64} << 10) &&
+         (block.route == BlockRoute::kStaged || HasSums(batch, block));
+}
+
+void ConcludeBlock(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer,
+                   const Transfer& transfer) {
+  context.counters.CountMoved(batch.kind(), transfer.moved(), buffer != nullptr);
+  if (!transfer.status().ok()) {
+    context.counters.CountFailed();
+    batch.Fail(block, transfer.moved(), transfer.status());
+    return;
+  }
+  if (batch.failed()) return;
+  if (batch.kind() == IoKind::kRead) {
+    if (buffer != nullptr) {
+      DrainBuffer(batch, block, buffer);
+    } else {
+      HashInPlace(batch, block);
+    }
+    return;
+  }
+  if (buffer != nullptr) return;
+  if (absl::Status unchanged = CheckUnchanged(batch, block); !unchanged.ok()) batch.Fail(block, 0, unchanged);
+}
+
+void MoveBlockHere(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer) {
+  Transfer transfer(batch.kind(), block, PrepareBlock(batch, block, buffer), context.retry_deadline());
+  for (bool over = false; !over;) {
+    switch (transfer.Take(MoveOnce(context, block, *transfer.op()))) {
+      case Transfer::Next::kAgainLater:
+        absl::SleepFor(kBusyPause);
+        [[fallthrough]];
+      case Transfer::Next::kAgain:
+        context.counters.CountResubmitted();
+        break;
+      case Transfer::Next::kDone:
+      case Transfer::Next::kFailed:
+        over = true;
+        break;
+    }
+  }
+  ConcludeBlock(context, batch, block, buffer, transfer);
+}
+
+}  // namespace tensorshelf

@@ -1,0 +1,66 @@
+// What the workers and the caller's thread of one engine share.
+
+#ifndef TENSORSHELF_ENGINE_ENGINE_CONTEXT_H_
+#define TENSORSHELF_ENGINE_ENGINE_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "engine/io_engine.h"
+#include "engine/page_order.h"
+#include "engine/transfer.h"
+#include "engine/work_queue.h"
+
+namespace tensorshelf {
+
+// Thread-safe. Relaxed: each is a number of its own, nothing is concluded from two of them.
+class IoCounters {
+ public:
+  void CountSubmitted(IoKind kind) { Add(kind == IoKind::kRead ? read_ops_ : write_ops_, 1); }
+  void CountMoved(IoKind kind, uint64_t bytes, bool staged) {
+    Add(kind == IoKind::kRead ? read_bytes_ : write_bytes_, bytes);
+    if (staged) Add(staged_bytes_, bytes);
+  }
+  void CountResubmitted() { Add(resubmitted_ops_, 1); }
+  void CountFailed() { Add(failed_ops_, 1); }
+
+  IoEngineStats Read() const {
+    return {.read_ops = read_ops_.load(std::memory_order_relaxed),
+            .write_ops = write_ops_.load(std::memory_order_relaxed),
+            .read_bytes = read_bytes_.load(std::memory_order_relaxed),
+            .write_bytes = write_bytes_.load(std::memory_order_relaxed),
+            .staged_bytes = staged_bytes_.load(std::memory_order_relaxed),
+            .resubmitted_ops = resubmitted_ops_.load(std::memory_order_relaxed),
+            .failed_ops = failed_ops_.load(std::memory_order_relaxed)};
+  }
+
+ private:
+  static void Add(std::atomic<uint64_t>& counter, uint64_t count) {
+    counter.fetch_add(count, std::memory_order_relaxed);
+  }
+
+  std::atomic<uint64_t> read_ops_{0}, write_ops_{0};
+  std::atomic<uint64_t> read_bytes_{0}, write_bytes_{0};
+  std::atomic<uint64_t> staged_bytes_{0};
+  std::atomic<uint64_t> resubmitted_ops_{0};
+  std::atomic<uint64_t> failed_ops_{0};
+};
+
+struct EngineContext {
+  EngineContext(Disk* disk, StagingArena* arena, const IoEngineOptions& options)
+      : disk(disk), arena(arena), options(options) {}
+
+  absl::Duration retry_deadline() const { return absl::Milliseconds(options.retry_deadline_ms); }
+
+  Disk* const disk;
+  StagingArena* const arena;
+  const IoEngineOptions options;
+  WorkQueue work;
+  PageOrder pages;
+  IoCounters counters;
+};
+
+}  // namespace tensorshelf
+
+#endif  // TENSORSHELF_ENGINE_ENGINE_CONTEXT_H_
