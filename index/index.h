@@ -25,9 +25,9 @@ struct IndexFileOp {
   enum class Kind { kCreate, kAppend, kSync, kRename, kLink, kDelete, kTruncate, kMakeDirectory, kSyncDirectory, kRead };
   Kind kind = Kind::kAppend;
   std::string path;
-  std::string target;                 // kRename, kLink
+  std::string target = {};            // kRename, kLink
   uint64_t offset = 0;                // kAppend, kRead; the new size for kTruncate
-  std::span<const std::byte> data;    // kAppend; valid during the call
+  std::span<const std::byte> data = {};  // kAppend; valid during the call
 };
 
 // Fault injection and tracing. Called from RocksDB's threads, possibly at once; must be thread-safe.
