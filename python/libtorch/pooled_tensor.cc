@@ -54,7 +54,8 @@ absl::StatusOr<at::Tensor> NewAlignedTensor(MemoryPool& pool, uint16_t dtype, st
   TS_ASSIGN_OR_RETURN(MemoryPool::Piece piece, pool.Allocate(size));
   const auto loan = std::make_shared<Loan>(std::move(piece));
   if (touched != nullptr) *touched = loan->touched();
-  return at::from_blob(loan->data(), sizes, [loan](void*) {}, options);
+  return at::from_blob(
+      loan->data(), sizes, [loan](void*) {}, options);
 }
 
 absl::StatusOr<at::Tensor> ResultTensors::New(uint16_t dtype, std::span<const uint64_t> shape) {

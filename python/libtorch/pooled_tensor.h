@@ -1,5 +1,5 @@
-// New tensors whose memory comes from a MemoryPool: huge pages, recycled, and transferred to and from the device without
-// a copy.
+// New tensors whose memory comes from a MemoryPool: huge pages, recycled, and transferred to and from the device
+// without a copy.
 
 #ifndef TENSORSHELF_PYTHON_LIBTORCH_POOLED_TENSOR_H_
 #define TENSORSHELF_PYTHON_LIBTORCH_POOLED_TENSOR_H_
@@ -16,15 +16,17 @@
 
 namespace tensorshelf {
 
-// Results of this size and more come from the pool; smaller ones from torch's allocator, where they never take a huge page.
+// Results of this size and more come from the pool; smaller ones from torch's allocator, where they never take a huge
+// page.
 inline constexpr uint64_t kPooledBytesMin = uint64_t{1} << 20;
 
 // Whether the torch in this process has the store's dtype of that number.
 bool TorchHasDtype(uint16_t dtype);
 
-// An uninitialised CPU tensor in C order in memory of `pool`, which takes the memory back when the last view of the tensor
-// dies; the pool may be gone by then. In a forked child the memory stays readable and is not given back.
-// `touched`, if not null, receives whether the memory has been faulted in before. Unimplemented: this torch lacks the dtype.
+// An uninitialised CPU tensor in C order in memory of `pool`, which takes the memory back when the last view of the
+// tensor dies; the pool may be gone by then. In a forked child the memory stays readable and is not given back.
+// `touched`, if not null, receives whether the memory has been faulted in before. Unimplemented: this torch lacks the
+// dtype.
 absl::StatusOr<at::Tensor> NewAlignedTensor(MemoryPool& pool, uint16_t dtype, std::span<const uint64_t> shape,
                                             bool* touched = nullptr);
 

@@ -73,7 +73,8 @@ absl::StatusOr<std::vector<Selected>> SelectAll(std::span<const uint64_t> shape,
   return selected;
 }
 
-// Bytes of one item of each dimension: inner[i] = item_bytes * shape[i + 1] * ... ; inner[ndim] stands for a single value.
+// Bytes of one item of each dimension: inner[i] = item_bytes * shape[i + 1] * ... ; inner[ndim] stands for a single
+// value.
 std::vector<uint64_t> InnerBytes(std::span<const uint64_t> shape, uint64_t item_bytes) {
   std::vector<uint64_t> inner(shape.size() + 1, item_bytes);
   for (size_t i = shape.size(); i > 0; --i) inner[i - 1] = i == shape.size() ? item_bytes : inner[i] * shape[i];
@@ -120,8 +121,8 @@ void AddRuns(std::span<const uint64_t> inner, std::span<const Selected> selected
   }
   const Selected& here = selected[dimension];
   for (int64_t i = 0; i < here.count; ++i) {
-    AddRuns(inner, selected, dimension + 1, cut, offset + static_cast<uint64_t>(here.start + i * here.step) * inner[dimension],
-            length, runs);
+    AddRuns(inner, selected, dimension + 1, cut,
+            offset + static_cast<uint64_t>(here.start + i * here.step) * inner[dimension], length, runs);
   }
 }
 

@@ -1,7 +1,6 @@
 #include "python/libtorch/slice_read.h"
 
 #include "engine/foundation/status_macros.h"
-#include "python/libtorch/tensor_io.h"
 
 namespace tensorshelf {
 namespace {
@@ -44,9 +43,9 @@ absl::StatusOr<at::Tensor> Finish(const SliceRequest& request, const at::Tensor&
 
 }  // namespace
 
-absl::StatusOr<std::vector<at::Tensor>> ReadSlices(Store& store, std::span<const SliceRequest> requests,
-                                                   const ReadOptions& options) {
-  ResultTensors results(*store.memory_pool());
+absl::StatusOr<std::vector<at::Tensor>> ReadSlices(MemoryPool& pool, std::span<const SliceRequest> requests,
+                                                   const ReadFunction& read) {
+  ResultTensors results(pool);
   std::vector<at::Tensor> targets;
   std::vector<ReadRequest> reads;
   for (const SliceRequest& request : requests) {
@@ -64,14 +63,14 @@ absl::StatusOr<std::vector<at::Tensor>> ReadSlices(Store& store, std::span<const
     targets.push_back(target);
   }
   const std::shared_ptr<void> faults = results.FaultInBehind();
-  const absl::Status status = store.Read(reads, options);
+  const absl::Status status = read(reads);
   for (size_t i = 0; i < requests.size(); ++i) {
     if (ReadsDirectly(requests[i])) NoteWritten(requests[i].out);
   }
   TS_RETURN_IF_ERROR(status);
   std::vector<at::Tensor> parts;
   for (size_t i = 0; i < requests.size(); ++i) {
-    TS_ASSIGN_OR_RETURN(at::Tensor part, Finish(requests[i], targets[i], *store.memory_pool()));
+    TS_ASSIGN_OR_RETURN(at::Tensor part, Finish(requests[i], targets[i], pool));
     parts.push_back(std::move(part));
   }
   return parts;

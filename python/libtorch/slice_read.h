@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "python/libtorch/slice_plan.h"
+#include "python/libtorch/tensor_io.h"
 #include "store/store.h"
 
 namespace tensorshelf {
@@ -21,9 +22,9 @@ struct SliceRequest {
 };
 
 // The parts, in order of the requests: what went into `out`, or new tensors that own exactly their memory.
-// InvalidArgument, before anything is read: an `out` of another dtype or shape.
-absl::StatusOr<std::vector<at::Tensor>> ReadSlices(Store& store, std::span<const SliceRequest> requests,
-                                                   const ReadOptions& options);
+// InvalidArgument, before anything is read: an `out` of another dtype or shape. `read` is called once.
+absl::StatusOr<std::vector<at::Tensor>> ReadSlices(MemoryPool& pool, std::span<const SliceRequest> requests,
+                                                   const ReadFunction& read);
 
 }  // namespace tensorshelf
 

@@ -157,13 +157,19 @@ absl::StatusOr<std::vector<at::Tensor>> ReadTensors(Store& store, std::span<cons
 
 absl::Status ReadInto(Store& store, std::span<const Object> objects, std::span<const at::Tensor> out,
                       const ReadOptions& options) {
-  if (objects.size() != out.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("out= has ", out.size(), " tensors for ", objects.size(), " names"));
-  }
-  for (size_t i = 0; i < objects.size(); ++i) TS_RETURN_IF_ERROR(CheckOut(objects[i], objects[i].record().shape, out[i]));
+  return ReadInto(*store.memory_pool(), objects, out,
+                  [&](std::span<const ReadRequest> requests) { return store.Read(requests, options); });
+}
 
-  ResultTensors results(*store.memory_pool());
+absl::Status ReadInto(MemoryPool& pool, std::span<const Object> objects, std::span<const at::Tensor> out,
+                      const ReadFunction& read) {
+  if (objects.size() != out.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("out= has ", out.size(), " tensors for ", objects.size(), " names"));
+  }
+  for (size_t i = 0; i < objects.size(); ++i)
+    TS_RETURN_IF_ERROR(CheckOut(objects[i], objects[i].record().shape, out[i]));
+
+  ResultTensors results(pool);
   std::vector<ReadRequest> requests;
   std::vector<at::Tensor> temporaries(objects.size());  // defined where `out` cannot be read into directly
   for (size_t i = 0; i < objects.size(); ++i) {
@@ -174,7 +180,7 @@ absl::Status ReadInto(Store& store, std::span<const Object> objects, std::span<c
     const at::Tensor& target = temporaries[i].defined() ? temporaries[i] : out[i];
     requests.push_back({.object = &objects[i], .offset = 0, .to = WritableBytesOf(target)});
   }
-  const absl::Status status = store.Read(requests, options);
+  const absl::Status status = read(requests);
   for (size_t i = 0; i < objects.size(); ++i) {
     if (!temporaries[i].defined()) {
       NoteWritten(out[i]);

@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,8 +24,9 @@
 
 namespace tensorshelf {
 
-// OK if the tensor's values are plain dense bytes of a dtype that the store keeps; else Unimplemented, naming the property:
-// sparse, quantized, nested, meta, mkldnn, inside a functorch transform, handled by __torch_dispatch__, dtype.
+// OK if the tensor's values are plain dense bytes of a dtype that the store keeps; else Unimplemented, naming the
+// property: sparse, quantized, nested, meta, mkldnn, inside a functorch transform, handled by __torch_dispatch__,
+// dtype.
 absl::Status CheckStorable(const at::Tensor& tensor);
 
 // The same values in C order in memory of the CPU, with no conj or neg bit and no autograd: the tensor itself where it
@@ -34,8 +36,8 @@ at::Tensor PlainTensor(const at::Tensor& tensor);
 // Whether `tensor` is such a tensor: PlainTensor would return it as it is.
 bool IsPlainTensor(const at::Tensor& tensor);
 
-// The bytes of a plain tensor; they live as long as its storage. For writing, a storage that is shared copy-on-write becomes
-// the tensor's own first.
+// The bytes of a plain tensor; they live as long as its storage. For writing, a storage that is shared copy-on-write
+// becomes the tensor's own first.
 std::span<const std::byte> BytesOf(const at::Tensor& plain);
 std::span<std::byte> WritableBytesOf(const at::Tensor& plain);
 // To be called after bytes were written behind autograd's back.
@@ -60,6 +62,11 @@ absl::StatusOr<std::vector<at::Tensor>> ReadTensors(Store& store, std::span<cons
 // those of other devices, through a temporary. InvalidArgument: a dtype or shape differs, before anything is read.
 absl::Status ReadInto(Store& store, std::span<const Object> objects, std::span<const at::Tensor> out,
                       const ReadOptions& options);
+
+// The same for callers with a way of reading of their own. `read` is called once; temporaries come from `pool`.
+using ReadFunction = std::function<absl::Status(std::span<const ReadRequest> requests)>;
+absl::Status ReadInto(MemoryPool& pool, std::span<const Object> objects, std::span<const at::Tensor> out,
+                      const ReadFunction& read);
 
 // Values of one contiguous tensor into another of the same dtype and shape and any strides or device.
 void CopyValues(const at::Tensor& from, const at::Tensor& to);

@@ -1,0 +1,67 @@
+"""Stores for tests, on a real file system (build/) where possible: direct I/O is half of what is tested."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import tensorshelf as ts
+import torch
+
+BUILD = pathlib.Path(__file__).resolve().parents[2] / "build"
+
+
+@pytest.fixture
+def shelf_dir(tmp_path: pathlib.Path):
+    """A path at which nothing is yet."""
+    if not os.access(BUILD, os.W_OK):
+        yield tmp_path / "shelf"
+        return
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pytest-shelf-", dir=BUILD))
+    yield folder / "shelf"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shelf(shelf_dir: pathlib.Path) -> pathlib.Path:
+    """An empty store of 64 MiB, closed."""
+    ts.create(shelf_dir, capacity="64MiB", prefill="none")
+    return shelf_dir
+
+
+@pytest.fixture
+def store(shelf: pathlib.Path):
+    with ts.open(shelf) as opened:
+        yield opened
+
+
+@pytest.fixture
+def raw():
+    """The bytes of a tensor: equality that holds for NaN, for float8 and for everything else."""
+
+    def bytes_of(tensor: torch.Tensor) -> bytes:
+        flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        return bytes(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+
+    return bytes_of
+
+
+@pytest.fixture
+def python():
+    """Starts another Python with a program and arguments; the caller waits for it."""
+
+    def start(program: str, *arguments: object, **keywords) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-c", program, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **keywords,
+        )
+
+    return start
