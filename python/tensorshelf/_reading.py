@@ -154,6 +154,10 @@ class Reader:
 
     _verify: bool
 
+    # Equal only if they are one: comparing as mappings would read everything.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def _source(self) -> tuple[_core.Store, _core.View | None]:
         raise NotImplementedError
 

@@ -163,8 +163,8 @@ class Transaction:
             self.commit()
 
 
-class View(Reader):
-    """The store as one commit left it. Made by ``Store.view()``; use it in a ``with`` block.
+class View(Reader, Mapping):
+    """The store as one commit left it: a ``Mapping`` that stays. Made by ``Store.view()``; use it in a ``with`` block.
 
     What was there stays findable and readable, whatever is put, deleted or renamed meanwhile. Space that is dropped
     while a view lives is reused only after it, so do not keep one for long. It ends with its store.
@@ -232,10 +232,6 @@ class Store(Reader, MutableMapping):
         self._core = _core.Store(path, options)
         self._background = Background(threads, copies_max)
         _open_stores.add(self)
-
-    # Two stores are equal only if they are one; comparing as mappings would read everything.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
 
     def _source(self) -> tuple[_core.Store, None]:
         if self._closed:
