@@ -20,9 +20,9 @@ namespace tensorshelf {
 
 // What a binding may want to know of long-lived memory, for instance to register it with CUDA. Called from any thread.
 struct MemoryHooks {
-  std::function<void(void* address, size_t size)> mapped;
-  std::function<void(void* address, size_t size)> unmapping;
-  std::function<void(const std::string& message)> notice;  // said once: no page lock, no huge pages
+  std::function<void(void* address, size_t size)> mapped = nullptr;
+  std::function<void(void* address, size_t size)> unmapping = nullptr;
+  std::function<void(const std::string& message)> notice = nullptr;  // said once: no page lock, no huge pages
 };
 
 struct RegionOptions {
@@ -67,7 +67,7 @@ class MemoryPool {
     // Free memory that is kept for reuse, bytes. Pieces that users hold do not count against it.
     uint64_t kept_bytes_max = uint64_t{4} << 30;
     bool page_locked = false;
-    MemoryHooks hooks;
+    MemoryHooks hooks = {};
   };
   struct Stats {
     uint64_t held_bytes = 0;  // out with users
@@ -130,7 +130,7 @@ class StagingArena {
     uint64_t size = uint64_t{64} << 20;        // bytes, rounded up to whole buffers; at least two buffers
     uint64_t buffer_size = uint64_t{1} << 20;  // bytes
     bool page_locked = true;
-    MemoryHooks hooks;
+    MemoryHooks hooks = {};
   };
 
   static absl::StatusOr<std::unique_ptr<StagingArena>> Create(const Options& options);
@@ -139,6 +139,7 @@ class StagingArena {
   size_t buffer_size() const;
   size_t buffer_count() const;
   size_t free_count() const;
+  size_t waiting_count() const;  // callers inside Take()
   bool page_locked() const;
 
   std::byte* TryTake();  // nullptr when none is free or others wait

@@ -77,6 +77,11 @@ size_t StagingArena::free_count() const {
   return state_->free.size();
 }
 
+size_t StagingArena::waiting_count() const {
+  absl::MutexLock lock(&state_->mutex);
+  return state_->waiters.size();
+}
+
 bool StagingArena::page_locked() const { return state_->region.page_locked(); }
 
 std::byte* StagingArena::TryTake() {

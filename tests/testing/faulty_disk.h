@@ -67,9 +67,9 @@ enum class Effect : uint8_t {
 
 struct Fault {
   Call call = Call::kSync;
-  uint64_t nth = 1;       // the n-th matching call after Arm is the first hit
-  uint64_t times = 1;     // how many in a row; 0: all from there on
-  std::string path_part;  // matches calls whose path contains it; empty: all. Submit, Reap and NewQueue have none.
+  uint64_t nth = 1;            // the n-th matching call after Arm is the first hit
+  uint64_t times = 1;          // how many in a row; 0: all from there on
+  std::string path_part = "";  // matches calls whose path contains it; empty: all. Submit, Reap and NewQueue have none.
   Effect effect = Effect::kFail;
   int error_number = EIO;
   uint64_t amount = 0;
