@@ -10,7 +10,9 @@ namespace {
 
 std::string Quoted(const std::string& name) { return absl::StrCat("\"", EscapeForTerminal(name), "\""); }
 
-absl::Status Missing(const std::string& name) { return absl::NotFoundError(absl::StrCat("no object named ", Quoted(name))); }
+absl::Status Missing(const std::string& name) {
+  return absl::NotFoundError(absl::StrCat("no object named ", Quoted(name)));
+}
 
 absl::Status PreconditionFailed(const std::string& name, const std::string& what) {
   return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kPrecondition,
@@ -20,7 +22,9 @@ absl::Status PreconditionFailed(const std::string& name, const std::string& what
 }  // namespace
 
 absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& result) {
-  const State before = state_;
+  const Counters before = counters_;
+  const size_t dropped_before = dropped_.size();
+  const size_t deletes_before = ephemeral_deletes_.size();
   undo_.clear();
   batch_->SetSavePoint();
   absl::Status status;
@@ -33,7 +37,9 @@ absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& res
     return status;
   }
   batch_->RollbackToSavePoint();
-  state_ = before;
+  counters_ = before;
+  dropped_.resize(dropped_before);
+  ephemeral_deletes_.resize(deletes_before);
   for (auto entry = undo_.rbegin(); entry != undo_.rend(); ++entry) {
     if (entry->second.has_value()) {
       names_of_[entry->first] = *entry->second;
@@ -42,7 +48,8 @@ absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& res
     }
   }
   for (const CommitOp& op : request.ops) {
-    if (op.kind == CommitOp::Kind::kPut && op.staged.record != nullptr) new_records_.erase(op.staged.record->generation);
+    if (op.kind == CommitOp::Kind::kPut && op.staged.record != nullptr)
+      new_records_.erase(op.staged.record->generation);
   }
   return status;
 }
@@ -113,16 +120,17 @@ absl::Status CommitEvaluator::Put(StagedObject& staged, CommitResult& result) {
   }
   new_records_[record.generation] = staged.record;
   SetNames(record.generation, 0);
-  NameRow row{.generation = record.generation};
+  NameRow row;
+  row.generation = record.generation;
   if (record.placement == Placement::kInline) {
     row.flags = NameRow::kInline;
     TS_RETURN_IF_ERROR(batch_->PutInlineObject(record, BytesOf(*staged.payload)));
-    ++state_.inline_count.rows;
-    state_.inline_count.bytes += staged.payload->size();
+    ++counters_.inline_count.rows;
+    counters_.inline_count.bytes += staged.payload->size();
   } else {
     TS_RETURN_IF_ERROR(batch_->PutObject(record, staged.sums));
   }
-  ++state_.object_delta;
+  ++counters_.object_delta;
   return PointName(staged.name, row, /*replace=*/true);
 }
 
@@ -135,17 +143,17 @@ absl::Status CommitEvaluator::PointName(const std::string& name, const NameRow& 
   }
   AddReference(row.generation);
   batch_->PutName(name, row);
-  ++state_.changes;
-  if (ephemeral_->Contains(name)) state_.ephemeral_deletes.push_back(name);
+  ++counters_.changes;
+  if (ephemeral_->Contains(name)) ephemeral_deletes_.push_back(name);
   if (old.has_value()) return DropReference(*old);
-  ++state_.name_delta;
+  ++counters_.name_delta;
   return absl::OkStatus();
 }
 
 absl::Status CommitEvaluator::RemoveName(const std::string& name, const NameRow& row, bool drop_reference) {
   batch_->DeleteName(name);
-  --state_.name_delta;
-  ++state_.changes;
+  --counters_.name_delta;
+  ++counters_.changes;
   return drop_reference ? DropReference(row) : absl::OkStatus();
 }
 
@@ -157,7 +165,7 @@ absl::Status CommitEvaluator::Delete(const std::string& name, bool missing_ok, C
   }
   if (ephemeral_->Contains(name)) {
     ++result.names_changed;
-    state_.ephemeral_deletes.push_back(name);
+    ephemeral_deletes_.push_back(name);
     return absl::OkStatus();
   }
   return missing_ok ? absl::OkStatus() : Missing(name);
@@ -186,7 +194,7 @@ absl::Status CommitEvaluator::DeletePrefix(const std::string& prefix, CommitResu
   for (const auto& [name, row] : names) TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
   result.names_changed += names.size();
   for (auto& [name, generation] : ephemeral_->List(prefix, "", SIZE_MAX)) {
-    state_.ephemeral_deletes.push_back(std::move(name));
+    ephemeral_deletes_.push_back(std::move(name));
     ++result.names_changed;
   }
   return absl::OkStatus();
@@ -203,7 +211,7 @@ absl::Status CommitEvaluator::MovePrefix(const CommitOp& op, CommitResult& resul
   const bool rename = op.kind == CommitOp::Kind::kRenamePrefix;
   if (rename) {
     for (const auto& [name, row] : names) {
-      AddReference(row.generation);   // held by this loop until the new name has it
+      AddReference(row.generation);  // held by this loop until the new name has it
       TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
     }
   }
@@ -240,12 +248,12 @@ absl::Status CommitEvaluator::DropReference(const NameRow& row) {
     TS_ASSIGN_OR_RETURN(record, index_->FindRecord(row.generation, is_inline));
   }
   batch_->DeleteObject(*record);
-  --state_.object_delta;
+  --counters_.object_delta;
   if (is_inline) {
-    --state_.inline_count.rows;
-    state_.inline_count.bytes -= record->logical_bytes;
+    --counters_.inline_count.rows;
+    counters_.inline_count.bytes -= record->logical_bytes;
   }
-  state_.dropped.push_back(std::move(record));
+  dropped_.push_back(std::move(record));
   return absl::OkStatus();
 }
 

@@ -20,7 +20,8 @@
 
 namespace tensorshelf {
 
-// Generations with two names or more. Every other generation that a name points to has one. Belongs to the commit thread.
+// Generations with two names or more. Every other generation that a name points to has one. Belongs to the commit
+// thread.
 using SharedNames = absl::flat_hash_map<uint64_t, uint64_t>;
 
 // Confined to the commit thread; lives for one group.
@@ -29,26 +30,24 @@ class CommitEvaluator {
   CommitEvaluator(Index* index, CommitBatch* batch, const SharedNames* shared, const EphemeralTable* ephemeral,
                   InlineCountRow inline_count)
       : index_(index), batch_(batch), shared_(shared), ephemeral_(ephemeral) {
-    state_.inline_count = inline_count;
+    counters_.inline_count = inline_count;
   }
 
   // Adds the request to the batch and fills `result`, or returns why not.
   absl::Status Evaluate(CommitRequest& request, CommitResult& result);
 
   // What the group does, once the batch is durable.
-  const std::vector<std::shared_ptr<const ObjectRecord>>& dropped() const { return state_.dropped; }
-  const std::vector<std::string>& ephemeral_deletes() const { return state_.ephemeral_deletes; }
-  int64_t name_delta() const { return state_.name_delta; }
-  int64_t object_delta() const { return state_.object_delta; }
-  const InlineCountRow& inline_count() const { return state_.inline_count; }
-  bool changes_index() const { return state_.changes > 0; }
+  const std::vector<std::shared_ptr<const ObjectRecord>>& dropped() const { return dropped_; }
+  const std::vector<std::string>& ephemeral_deletes() const { return ephemeral_deletes_; }
+  int64_t name_delta() const { return counters_.name_delta; }
+  int64_t object_delta() const { return counters_.object_delta; }
+  const InlineCountRow& inline_count() const { return counters_.inline_count; }
+  bool changes_index() const { return counters_.changes > 0; }
   void ApplyTo(SharedNames& shared) const;
 
  private:
-  // Everything that a refused request must give back. Small: sizes and counters; the map is undone by its log.
-  struct State {
-    std::vector<std::shared_ptr<const ObjectRecord>> dropped;
-    std::vector<std::string> ephemeral_deletes;
+  // Saved before each request and put back when it is refused; the lists are cut, the map is undone by its log.
+  struct Counters {
     int64_t name_delta = 0;
     int64_t object_delta = 0;
     InlineCountRow inline_count;
@@ -75,8 +74,10 @@ class CommitEvaluator {
   CommitBatch* const batch_;
   const SharedNames* const shared_;
   const EphemeralTable* const ephemeral_;
-  State state_;
-  absl::flat_hash_map<uint64_t, uint64_t> names_of_;   // overlay over *shared_: how many names a generation has
+  Counters counters_;
+  std::vector<std::shared_ptr<const ObjectRecord>> dropped_;
+  std::vector<std::string> ephemeral_deletes_;
+  absl::flat_hash_map<uint64_t, uint64_t> names_of_;  // overlay over *shared_: how many names a generation has
   Undo undo_;
   absl::flat_hash_map<uint64_t, std::shared_ptr<const ObjectRecord>> new_records_;
 };

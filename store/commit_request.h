@@ -16,18 +16,18 @@ namespace tensorshelf {
 struct CommitOp {
   enum class Kind { kPut, kDelete, kRename, kClone, kDeletePrefix, kRenamePrefix, kClonePrefix, kRequire };
   Kind kind = Kind::kPut;
-  StagedObject staged;           // kPut
-  std::string name;              // or the prefix; the source of kRename and kClone
+  StagedObject staged;  // kPut
+  std::string name;     // or the prefix; the source of kRename and kClone
   std::string to;
-  bool missing_ok = false;       // kDelete
-  bool replace = false;          // kRename, kClone and their prefix forms
-  Precondition precondition;     // kRequire
+  bool missing_ok = false;    // kDelete
+  bool replace = false;       // kRename, kClone and their prefix forms
+  Precondition precondition;  // kRequire
 };
 
 // Owned by the thread that waits for `done`.
 struct CommitRequest {
   std::vector<CommitOp> ops;
-  bool write_witness = false;    // after the commit, or alone: put its number into a slot of every file
+  bool write_witness = false;  // after the commit, or alone: put its number into a slot of every file
   absl::StatusOr<CommitResult> result{CommitResult{}};
   absl::Notification done;
 };

@@ -23,13 +23,13 @@ namespace tensorshelf {
 // One data file of the store. `file` is null when its device is missing (degraded, read-only opens).
 struct DataFile {
   FileRow row;
-  std::string path;        // empty when missing
-  std::string directory;   // the device's
+  std::string path;       // empty when missing
+  std::string directory;  // the device's
   std::unique_ptr<File> file;
-  uint64_t witness_commit = 0;              // highest durable_commit in its slots at open
-  uint64_t slot_seq = 0;                    // newest slot; afterwards the commit thread's alone
-  std::atomic<uint64_t> filled_until{0};    // bytes
-  std::atomic<bool> read_only{false};       // a failed fdatasync: nothing may be acknowledged on it any more
+  uint64_t witness_commit = 0;            // highest durable_commit in its slots at open
+  uint64_t slot_seq = 0;                  // newest slot; afterwards the commit thread's alone
+  std::atomic<uint64_t> filled_until{0};  // bytes
+  std::atomic<bool> read_only{false};     // a failed fdatasync: nothing may be acknowledged on it any more
 
   std::string NameForMessages() const { return path.empty() ? "data file " + std::to_string(row.file_id) : path; }
 };
@@ -40,7 +40,7 @@ class DeviceSet {
   static absl::StatusOr<std::unique_ptr<DeviceSet>> Create(Disk* disk, const StoreOptions& options,
                                                            std::vector<std::unique_ptr<DataFile>> files);
 
-  DataFile* Find(uint32_t file_id) const;   // null when unknown
+  DataFile* Find(uint32_t file_id) const;  // null when unknown
   const std::vector<std::unique_ptr<DataFile>>& files() const { return files_; }
 
   // Moves all segments, each of which belongs to the file at the same position of `owners`, and waits. failed_segment
@@ -64,7 +64,7 @@ class DeviceSet {
 
   std::vector<std::unique_ptr<DataFile>> files_;
   std::map<uint32_t, DataFile*> by_id_;
-  std::map<uint32_t, size_t> device_of_;   // file_id -> engine
+  std::map<uint32_t, size_t> device_of_;  // file_id -> engine
   std::shared_ptr<MemoryPool> pool_;
   std::unique_ptr<StagingArena> arena_;
   std::vector<std::unique_ptr<IoEngine>> engines_;

@@ -26,8 +26,8 @@ class EphemeralTable {
  public:
   EphemeralTable(ExtentAllocator* allocator, LeaseTable* leases) : allocator_(allocator), leases_(leases) {}
 
-  // Publishes `staged` under its name, replacing an older ephemeral object. `check` runs under the table's lock, so that
-  // a durable name that is committed at the same time either is seen by it or removes this entry afterwards.
+  // Publishes `staged` under its name, replacing an older ephemeral object. `check` runs under the table's lock, so
+  // that a durable name that is committed at the same time either is seen by it or removes this entry afterwards.
   absl::Status Put(StagedObject& staged, const std::function<absl::Status()>& check);
   void Delete(const std::string& name);
 
@@ -51,7 +51,7 @@ class EphemeralTable {
   ExtentAllocator* const allocator_;
   LeaseTable* const leases_;
   std::atomic<size_t> size_{0};
-  mutable absl::Mutex mutex_;   // before the allocator's and the lease table's
+  mutable absl::Mutex mutex_;  // before the allocator's and the lease table's
   absl::btree_map<std::string, std::shared_ptr<const ObjectRecord>> names_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<const ObjectRecord>> dropped_ ABSL_GUARDED_BY(mutex_);
 };

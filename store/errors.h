@@ -44,9 +44,9 @@ ErrorKind KindOf(const absl::Status& status);
 
 // Where bytes did not match. `block` counts checksum blocks of the object from 0; `offset` is in the file, bytes.
 struct CorruptionInfo {
-  std::string name;
+  std::string name = "";
   uint64_t block = 0;
-  std::string file;
+  std::string file = "";
   uint64_t offset = 0;
 };
 absl::Status MakeCorruption(const CorruptionInfo& info, const std::string& message);

@@ -8,7 +8,7 @@
 namespace tensorshelf {
 namespace {
 
-constexpr uint64_t kBytesPerThread = uint64_t{32} << 20;   // below this a thread costs more than it saves
+constexpr uint64_t kBytesPerThread = uint64_t{32} << 20;  // below this a thread costs more than it saves
 
 }  // namespace
 

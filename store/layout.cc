@@ -8,7 +8,8 @@
 namespace tensorshelf {
 namespace {
 
-// Appends the runs of [offset, offset + length) of one column, whose byte 0 of the range is the object's `object_offset`.
+// Appends the runs of [offset, offset + length) of one column, whose byte 0 of the range is the object's
+// `object_offset`.
 void AppendColumnRuns(const std::vector<Extent>& extents, uint64_t offset, uint64_t length, uint64_t object_offset,
                       std::vector<FileRun>& runs) {
   uint64_t extent_begin = 0;

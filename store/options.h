@@ -17,8 +17,8 @@ namespace tensorshelf {
 
 inline constexpr uint64_t kCapacityMin = uint64_t{8} << 20;
 
-// Writing every byte of a data file once makes later writes two to four times faster: a first write into fallocated space
-// is a journal transaction.
+// Writing every byte of a data file once makes later writes two to four times faster: a first write into fallocated
+// space is a journal transaction.
 enum class Prefill {
   kNone,        // never
   kBackground,  // in regions of 1 GiB while the store is open and idle
@@ -26,8 +26,8 @@ enum class Prefill {
 };
 
 struct CreateOptions {
-  // Bytes for tensors (and their trailers), over all devices, rounded up to 64 KiB a device; at least 8 MiB a device. The files
-  // are 2 MiB larger each, and the index grows beside them.
+  // Bytes for tensors (and their trailers), over all devices, rounded up to 64 KiB a device; at least 8 MiB a device.
+  // The files are 2 MiB larger each, and the index grows beside them.
   uint64_t capacity = 0;
   // One directory per device, made when absent; empty: the shelf's own directory.
   std::vector<std::string> devices;
@@ -36,11 +36,11 @@ struct CreateOptions {
   bool group_readable = false;
   // Called during a full prefill with bytes done and in all.
   std::function<void(uint64_t done, uint64_t total)> progress;
-  Disk* disk = nullptr;                    // not owned; null: the machine's own
-  IndexFileObserver* observer = nullptr;   // not owned
+  Disk* disk = nullptr;                   // not owned; null: the machine's own
+  IndexFileObserver* observer = nullptr;  // not owned
 };
 
-enum class TrailerPolicy { kLarge, kAll, kNone };   // kLarge: objects of 64 KiB and more
+enum class TrailerPolicy { kLarge, kAll, kNone };  // kLarge: objects of 64 KiB and more
 
 struct StoreOptions {
   enum class Mode { kReadWrite, kReadOnly };
@@ -53,18 +53,18 @@ struct StoreOptions {
   bool accept_lost_commits = false;
 
   uint64_t staging_bytes = uint64_t{64} << 20;
-  uint64_t result_pool_bytes = uint64_t{4} << 30;   // freed result memory kept for reuse
-  bool page_locked = true;                          // staging and results, where RLIMIT_MEMLOCK allows
-  uint64_t inline_bytes_max = 1024;                 // objects up to this size live in the index
+  uint64_t result_pool_bytes = uint64_t{4} << 30;  // freed result memory kept for reuse
+  bool page_locked = true;                         // staging and results, where RLIMIT_MEMLOCK allows
+  uint64_t inline_bytes_max = 1024;                // objects up to this size live in the index
   TrailerPolicy trailers = TrailerPolicy::kLarge;
-  bool background_fill = true;                      // continue an unfinished prefill while idle
-  int64_t idle_witness_ms = 1000;                   // idle this long: a witness of the last commit is written
+  bool background_fill = true;     // continue an unfinished prefill while idle
+  int64_t idle_witness_ms = 1000;  // idle this long: a witness of the last commit is written
 
   IoEngineOptions io;
   IndexOptions index;
   MemoryHooks memory_hooks;
-  std::function<void(const std::string& message)> notice;   // said once each: buffered fallback, no page lock, orphans
-  Disk* disk = nullptr;                                     // not owned; null: the machine's own
+  std::function<void(const std::string& message)> notice;  // said once each: buffered fallback, no page lock, orphans
+  Disk* disk = nullptr;                                    // not owned; null: the machine's own
 };
 
 }  // namespace tensorshelf

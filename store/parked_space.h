@@ -45,7 +45,7 @@ class ParkedSpace {
   ExtentAllocator* const allocator_;
   LeaseTable* const leases_;
   ReadGuards* const guards_;
-  absl::Mutex mutex_;   // before the allocator's, the lease table's and the guards'
+  absl::Mutex mutex_;  // before the allocator's, the lease table's and the guards'
   std::vector<Item> items_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<uint64_t> unreadable_ ABSL_GUARDED_BY(mutex_);
   std::vector<Extent> bad_units_ ABSL_GUARDED_BY(mutex_);

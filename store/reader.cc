@@ -14,8 +14,8 @@
 namespace tensorshelf {
 namespace {
 
-constexpr uint64_t kScratchMax = uint64_t{32} << 20;   // bytes of edge blocks in one round
-constexpr int kRereadMax = 3;   // a kernel under memory pressure has returned zeros; reading again cured nearly all
+constexpr uint64_t kScratchMax = uint64_t{32} << 20;  // bytes of edge blocks in one round
+constexpr int kRereadMax = 3;  // a kernel under memory pressure has returned zeros; reading again cured nearly all
 
 std::string Quoted(const std::string& name) { return absl::StrCat("\"", EscapeForTerminal(name), "\""); }
 
@@ -27,7 +27,7 @@ struct Reader::Plan {
   // A range of whole blocks (or, unverified, of whole units) that lands in one piece of memory.
   struct Part {
     const ReadItem* item;
-    uint64_t offset;        // in the object
+    uint64_t offset;  // in the object
     uint64_t length;
     std::byte* memory;
     size_t sums_first = 0;  // in `sums`
@@ -38,7 +38,7 @@ struct Reader::Plan {
     std::byte* to;
     uint64_t length;
   };
-  struct Straddling {   // a block that lies in two extents: hashed from memory afterwards
+  struct Straddling {  // a block that lies in two extents: hashed from memory afterwards
     size_t part;
     uint64_t block_in_part;
   };
@@ -49,7 +49,7 @@ struct Reader::Plan {
   std::vector<Segment> segments;
   std::vector<DataFile*> owners;
   std::vector<size_t> part_of_segment;
-  std::vector<size_t> sums_at;   // per segment: index into `sums`, or SIZE_MAX
+  std::vector<size_t> sums_at;  // per segment: index into `sums`, or SIZE_MAX
   std::vector<Sum128> sums;
   MemoryPool::Piece scratch;
   uint64_t scratch_used = 0;
@@ -64,11 +64,12 @@ absl::Status Reader::CheckItem(const ReadItem& item) const {
   }
   if (record.incompat != 0 || record.encoding != 0 || record.sum_algo != 1 ||
       record.stored_bytes != record.logical_bytes) {
-    return absl::FailedPreconditionError(absl::StrCat(Quoted(*item.name), " uses features that this build does not know: ",
-                                                      "incompat ", record.incompat, ", encoding ", int{record.encoding},
-                                                      ", sum algorithm ", int{record.sum_algo}));
+    return absl::FailedPreconditionError(
+        absl::StrCat(Quoted(*item.name), " uses features that this build does not know: ", "incompat ", record.incompat,
+                     ", encoding ", int{record.encoding}, ", sum algorithm ", int{record.sum_algo}));
   }
-  if (record.placement == Placement::kInline && (item.payload == nullptr || item.payload->size() != record.logical_bytes)) {
+  if (record.placement == Placement::kInline &&
+      (item.payload == nullptr || item.payload->size() != record.logical_bytes)) {
     return absl::DataLossError(absl::StrCat(Quoted(*item.name), ": its inline payload is not of the ",
                                             record.logical_bytes, " bytes that its record says"));
   }
@@ -138,7 +139,8 @@ absl::Status Reader::AddItem(const ReadItem& item, bool verify, Plan& plan) cons
   const uint64_t begin = item.offset;
   const uint64_t end = item.offset + item.to.size();
   if (begin == end) return absl::OkStatus();
-  // Example with grain 64 Ki, [70 Ki, 300 Ki): head block [64 Ki, 128 Ki), middle [128 Ki, 256 Ki), tail [256 Ki, 320 Ki).
+  // Example with grain 64 Ki, [70 Ki, 300 Ki): head block [64 Ki, 128 Ki), middle [128 Ki, 256 Ki), tail [256 Ki, 320
+  // Ki).
   const uint64_t middle_begin = RoundUp(begin, grain);
   const uint64_t middle_end = end == record.stored_bytes ? end : end / grain * grain;
   const auto add_edge = [&](uint64_t block_begin) -> absl::Status {
@@ -153,8 +155,8 @@ absl::Status Reader::AddItem(const ReadItem& item, bool verify, Plan& plan) cons
   };
   if (begin % grain != 0) TS_RETURN_IF_ERROR(add_edge(begin / grain * grain));
   if (middle_begin < middle_end) {
-    TS_RETURN_IF_ERROR(AddPart(item, middle_begin, middle_end - middle_begin, item.to.data() + (middle_begin - begin),
-                               verify, plan));
+    TS_RETURN_IF_ERROR(
+        AddPart(item, middle_begin, middle_end - middle_begin, item.to.data() + (middle_begin - begin), verify, plan));
   }
   const bool tail_is_the_head = begin % grain != 0 && end <= middle_begin;
   if (middle_end < end && !tail_is_the_head) TS_RETURN_IF_ERROR(add_edge(end / grain * grain));
@@ -178,8 +180,7 @@ absl::Status Reader::RereadBlock(const ReadItem& item, uint64_t block, uint64_t 
                           .length = run.length});
       owners.push_back(file);
     }
-    const BatchResult result =
-        devices_->Transfer(IoKind::kRead, Priority::kForeground, std::move(segments), owners);
+    const BatchResult result = devices_->Transfer(IoKind::kRead, Priority::kForeground, std::move(segments), owners);
     if (!result.status.ok()) return Annotate(result.status, Quoted(*item.name));
     if (Hash128({scratch.data(), to.size()}).low == expected) {
       std::memcpy(to.data(), scratch.data(), to.size());
@@ -188,10 +189,8 @@ absl::Status Reader::RereadBlock(const ReadItem& item, uint64_t block, uint64_t 
   }
   corrupt_blocks_.fetch_add(1, std::memory_order_relaxed);
   std::memset(to.data(), 0, to.size());
-  const CorruptionInfo info{.name = *item.name,
-                            .block = block,
-                            .file = devices_->Find(runs[0].file_id)->path,
-                            .offset = runs[0].file_offset};
+  const CorruptionInfo info{
+      .name = *item.name, .block = block, .file = devices_->Find(runs[0].file_id)->path, .offset = runs[0].file_offset};
   return MakeCorruption(info, absl::StrCat(Quoted(*item.name), ": block ", block, " (", to.size(), " bytes at offset ",
                                            info.offset, " of ", info.file, ") does not match its checksum"));
 }
@@ -219,8 +218,8 @@ absl::Status Reader::VerifyPlan(Plan& plan) {
     for (size_t i = 0; i < part.sums_count; ++i) {
       if (plan.sums[part.sums_first + i].low == expected[i]) continue;
       const uint64_t begin = i * block;
-      const absl::Status status = RereadBlock(*part.item, first + i, expected[i],
-                                              {part.memory + begin, std::min(block, part.length - begin)});
+      const absl::Status status =
+          RereadBlock(*part.item, first + i, expected[i], {part.memory + begin, std::min(block, part.length - begin)});
       if (first_error.ok()) first_error = status;  // the other bad blocks are still wiped or mended
     }
   }
@@ -252,7 +251,8 @@ absl::Status Reader::Read(std::span<const ReadItem> items, bool verify, Priority
   const auto scratch_for = [&](const ReadItem& item) -> uint64_t {
     const uint64_t grain = verify ? item.record->block_bytes() : kUnitBytes;
     const uint64_t end = item.offset + item.to.size();
-    return grain * ((item.offset % grain != 0 ? 1 : 0) + (end % grain != 0 && end != item.record->stored_bytes ? 1 : 0));
+    return grain *
+           ((item.offset % grain != 0 ? 1 : 0) + (end % grain != 0 && end != item.record->stored_bytes ? 1 : 0));
   };
   for (const ReadItem& item : items) TS_RETURN_IF_ERROR(CheckItem(item));
   for (size_t next = 0; next < items.size();) {

@@ -1,8 +1,8 @@
 // Reads ranges of objects and verifies them: plan -> one transfer -> compare sums -> read bad blocks again -> copy out.
 //
-// A range that begins or ends inside a checksum block needs the whole block; those edge blocks are read into scratch memory
-// and copied, the blocks between go straight to the caller. Scratch is bounded: a long list of ranges is served in
-// several rounds.
+// A range that begins or ends inside a checksum block needs the whole block; those edge blocks are read into scratch
+// memory and copied, the blocks between go straight to the caller. Scratch is bounded: a long list of ranges is served
+// in several rounds.
 
 #ifndef TENSORSHELF_STORE_READER_H_
 #define TENSORSHELF_STORE_READER_H_
@@ -23,8 +23,8 @@ namespace tensorshelf {
 struct ReadItem {
   const std::string* name = nullptr;
   const ObjectRecord* record = nullptr;
-  const std::string* payload = nullptr;   // inline objects
-  uint64_t offset = 0;                    // bytes, in the object
+  const std::string* payload = nullptr;  // inline objects
+  uint64_t offset = 0;                   // bytes, in the object
   std::span<std::byte> to;
 };
 

@@ -54,11 +54,12 @@ struct StagedObject {
   std::string name;
   Precondition precondition;
   std::shared_ptr<const ObjectRecord> record;
-  std::vector<uint64_t> sums;                      // all of them when the record does not hold them
-  std::shared_ptr<const std::string> payload;      // inline objects
+  std::vector<uint64_t> sums;                  // all of them when the record does not hold them
+  std::shared_ptr<const std::string> payload;  // inline objects
   ReservedSpace space;
   bool ephemeral = false;
-  // skip_unchanged found the same content under the name: `unchanged` is the object there, leased, and nothing was written.
+  // skip_unchanged found the same content under the name: `unchanged` is the object there, leased, and nothing was
+  // written.
   bool is_unchanged = false;
   Object unchanged;
 };

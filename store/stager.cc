@@ -18,11 +18,11 @@
 namespace tensorshelf {
 namespace {
 
-constexpr uint64_t kTrailerFrom = uint64_t{64} << 10;   // bytes; TrailerPolicy::kLarge
-constexpr uint64_t kStripeFrom = uint64_t{16} << 20;    // bytes; only with several devices
-constexpr uint8_t kStripeLog2 = 22;                     // 4 MiB pieces
+constexpr uint64_t kTrailerFrom = uint64_t{64} << 10;  // bytes; TrailerPolicy::kLarge
+constexpr uint64_t kStripeFrom = uint64_t{16} << 20;   // bytes; only with several devices
+constexpr uint8_t kStripeLog2 = 22;                    // 4 MiB pieces
 constexpr uint64_t kCounterBits = 40;
-constexpr uint64_t kTogetherMax = uint64_t{1} << 18;    // units (1 GiB) in one run of small objects
+constexpr uint64_t kTogetherMax = uint64_t{1} << 18;  // units (1 GiB) in one run of small objects
 
 std::string Quoted(const std::string& name) { return absl::StrCat("\"", EscapeForTerminal(name), "\""); }
 
@@ -113,10 +113,9 @@ uint64_t Stager::TrailerUnitsFor(const PutItem& item, const ObjectRecord& record
 
 absl::Status Stager::ReserveTrailer(Work& work) {
   work.trailer_units = TrailerUnitsFor(*work.item, work.record);
-  TS_ASSIGN_OR_RETURN(auto trailer, context_.allocator->Reserve({.units = work.trailer_units,
-                                                                 .file_id = std::nullopt,
-                                                                 .large = false,
-                                                                 .allow_split = false}));
+  TS_ASSIGN_OR_RETURN(
+      auto trailer, context_.allocator->Reserve(
+                        {.units = work.trailer_units, .file_id = std::nullopt, .large = false, .allow_split = false}));
   work.record.trailer = trailer[0];
   work.staged.space.Add(std::move(trailer));
   return absl::OkStatus();
@@ -124,13 +123,13 @@ absl::Status Stager::ReserveTrailer(Work& work) {
 
 // Small objects, trailers included, go side by side: a batch of ten thousand becomes a few large writes.
 absl::Status Stager::ReserveSmall(std::span<Work* const> works) {
-  std::vector<uint64_t> units;   // data, then trailer, object by object
+  std::vector<uint64_t> units;  // data, then trailer, object by object
   for (const Work* work : works) {
     units.push_back(work->data_units);
     if (work->trailer_units > 0) units.push_back(work->trailer_units);
   }
   TS_ASSIGN_OR_RETURN(auto runs, context_.allocator->ReserveRun(units, std::nullopt));
-  std::vector<ReservedSpace> owned;   // all of it goes back if anything below fails
+  std::vector<ReservedSpace> owned;  // all of it goes back if anything below fails
   for (auto& run : runs) owned.emplace_back(context_.allocator, run);
   size_t next = 0;
   for (Work* work : works) {
@@ -178,10 +177,8 @@ absl::Status Stager::ReserveLarge(Work& work) {
   }
   if (record.columns.empty()) {
     // Data and trailer in one run, so that the trailer lies right behind the data.
-    auto run = allocator.Reserve({.units = work.data_units + work.trailer_units,
-                                  .file_id = std::nullopt,
-                                  .large = true,
-                                  .allow_split = false});
+    auto run = allocator.Reserve(
+        {.units = work.data_units + work.trailer_units, .file_id = std::nullopt, .large = true, .allow_split = false});
     if (run.ok()) {
       Extent data = (*run)[0];
       data.units = static_cast<uint32_t>(work.data_units);
@@ -192,7 +189,8 @@ absl::Status Stager::ReserveLarge(Work& work) {
       work.staged.space.Add(*std::move(run));
       return absl::OkStatus();
     }
-    TS_ASSIGN_OR_RETURN(auto data, allocator.Reserve({.units = work.data_units, .file_id = std::nullopt, .large = true}));
+    TS_ASSIGN_OR_RETURN(auto data,
+                        allocator.Reserve({.units = work.data_units, .file_id = std::nullopt, .large = true}));
     record.columns.push_back(data);
     work.staged.space.Add(std::move(data));
   }
@@ -201,7 +199,7 @@ absl::Status Stager::ReserveLarge(Work& work) {
 
 absl::Status Stager::Reserve(std::vector<Work>& works) {
   const auto reserve_all = [&]() -> absl::Status {
-    for (Work& work : works) {   // a second try begins anew
+    for (Work& work : works) {  // a second try begins anew
       work.staged.space = ReservedSpace();
       work.record.columns.clear();
       work.record.trailer = {};
@@ -240,7 +238,7 @@ absl::Status Stager::Reserve(std::vector<Work>& works) {
 
 absl::Status Stager::Transfer(std::vector<Work>& works, std::vector<Segment> segments, std::vector<DataFile*> owners,
                               std::vector<size_t> work_of_segment) {
-  const std::vector<Segment> kept = segments;   // to say where a failed one was
+  const std::vector<Segment> kept = segments;  // to say where a failed one was
   const BatchResult result =
       context_.devices->Transfer(IoKind::kWrite, Priority::kForeground, std::move(segments), owners);
   if (result.status.ok()) return absl::OkStatus();
@@ -281,14 +279,14 @@ absl::Status Stager::WriteData(std::vector<Work>& works) {
   std::vector<Segment> segments;
   std::vector<DataFile*> owners;
   std::vector<size_t> work_of_segment;
-  std::vector<MemoryPool::Piece> straddling;   // private copies of blocks that lie in two extents
+  std::vector<MemoryPool::Piece> straddling;  // private copies of blocks that lie in two extents
   for (size_t i = 0; i < works.size(); ++i) {
     Work& work = works[i];
     const ObjectRecord& record = work.record;
     if (record.placement != Placement::kExtents) continue;
     const uint64_t block = record.block_bytes();
     work.hashes.resize(record.sums_count());
-    std::byte* bytes = const_cast<std::byte*>(work.item->bytes.data());   // the engine does not write to it
+    std::byte* bytes = const_cast<std::byte*>(work.item->bytes.data());  // the engine does not write to it
     const auto add = [&](const FileRun& run, uint64_t from, uint64_t to, std::byte* memory, Sum128* sums) {
       DataFile* file = context_.devices->Find(run.file_id);
       segments.push_back({.file = file->file.get(),
@@ -401,8 +399,8 @@ absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem>
     if (work.record.placement == Placement::kExtents) work.data_units = UnitsFor(work.record.stored_bytes);
   }
   for (Work& work : works) {
-    // A record grows with its extents, which are not known yet: assume one. An object that ends up in more pieces gets the
-    // trailer that its record needs when they are known.
+    // A record grows with its extents, which are not known yet: assume one. An object that ends up in more pieces gets
+    // the trailer that its record needs when they are known.
     if (work.data_units == 0) continue;
     ObjectRecord one_extent = work.record;
     one_extent.columns.assign(1, std::vector<Extent>(1));

@@ -1,5 +1,5 @@
-// The first half of a put: reserve space, write the bytes with their sums, then the trailers. Nothing is visible afterwards
-// and nothing has to be undone after a crash: no record names the space.
+// The first half of a put: reserve space, write the bytes with their sums, then the trailers. Nothing is visible
+// afterwards and nothing has to be undone after a crash: no record names the space.
 
 #ifndef TENSORSHELF_STORE_STAGER_H_
 #define TENSORSHELF_STORE_STAGER_H_
@@ -59,12 +59,13 @@ class Stager {
   void FinishRecord(Work& work) const;
 
   const Context context_;
-  std::atomic<uint64_t> counter_{0};   // low 40 bits of the next generation
-  absl::Mutex mutex_;                  // a leaf
+  std::atomic<uint64_t> counter_{0};  // low 40 bits of the next generation
+  absl::Mutex mutex_;                 // a leaf
   std::vector<Extent> bad_units_ ABSL_GUARDED_BY(mutex_);
 };
 
-// XXH3-128 over dtype, block size, kind, shape and the 128-bit hashes of the blocks: equal fingerprints mean equal content.
+// XXH3-128 over dtype, block size, kind, shape and the 128-bit hashes of the blocks: equal fingerprints mean equal
+// content.
 std::array<uint8_t, 16> FingerprintOf(const ObjectRecord& record, std::span<const Sum128> block_hashes);
 
 // The 128-bit hash of each block, on several threads where there is much to hash.

@@ -51,10 +51,10 @@ struct PutItem {
   std::string name;
   ObjectKind kind = ObjectKind::kTensor;
   uint16_t dtype = 0;                // store/dtype.h; 0 for kBytes
-  std::vector<uint64_t> shape;       // empty for a scalar and for kBytes
-  std::span<const std::byte> bytes;  // must not change until the call returns; a change fails the put (kChanged)
-  Metadata metadata;
-  Precondition precondition;
+  std::vector<uint64_t> shape = {};       // empty for a scalar and for kBytes
+  std::span<const std::byte> bytes = {};  // must not change until the call returns; a change fails the put (kChanged)
+  Metadata metadata = {};
+  Precondition precondition = {};
   uint8_t block_log2 = kBlockLog2;  // 12: checksum blocks of 4 KiB, for tensors read by small rows; 12..20
   // True: if the name's object has the same fingerprint, nothing is written and the object stays.
   bool skip_unchanged = false;
@@ -104,7 +104,7 @@ class View {
 struct ReadRequest {
   const Object* object = nullptr;
   uint64_t offset = 0;      // bytes, in the object
-  std::span<std::byte> to;  // offset + to.size() <= object->size_bytes()
+  std::span<std::byte> to = {};  // offset + to.size() <= object->size_bytes()
 };
 
 struct ReadOptions {

@@ -290,7 +290,7 @@ void VerifyRun::LookCloser(const Piece& piece, std::byte* memory) {
   absl::Status status = ReadPieces({piece}, memory);
   if (status.ok()) return;
   if (EndsRun(status)) return End(status);
-  if (ChangedSince(subject.object.name(), subject.generation)) {
+  if (KindOf(status) == ErrorKind::kStale || ChangedSince(subject.object.name(), subject.generation)) {
     subject.changed = true;
     return;
   }
@@ -300,6 +300,10 @@ void VerifyRun::LookCloser(const Piece& piece, std::byte* memory) {
     const uint64_t length = std::min(block_bytes, piece.offset + piece.length - offset);
     const absl::Status block = ReadPieces({{piece.subject, offset, length}}, memory);
     if (block.ok()) continue;
+    if (KindOf(block) == ErrorKind::kStale) {
+      subject.changed = true;
+      return;
+    }
     Report(subject.object.name(), subject.generation, block);
     found = true;
     // Without a device or with an unreadable record every block says the same.

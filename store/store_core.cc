@@ -1,0 +1,460 @@
+#include "store/store_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/foundation/status_macros.h"
+#include "store/freemap.h"
+#include "store/layout.h"
+#include "store/name.h"
+
+namespace tensorshelf {
+namespace {
+
+constexpr absl::Duration kFollowEvery = absl::Seconds(1);
+constexpr int kCommitTries = 4;  // of a put whose unchanged object was replaced while it was compared
+
+std::string Quoted(const std::string& name) { return absl::StrCat("\"", EscapeForTerminal(name), "\""); }
+
+}  // namespace
+
+StoreCore::~StoreCore() { Close().IgnoreError(); }
+
+void StoreCore::StartWriting(CommitQueue::Counts counts) {
+  for (const auto& file : devices_->files()) {
+    const absl::Status marked = allocator_->SetFilled(file->row.file_id, file->filled_until.load() / kUnitBytes);
+    TS_CHECK(marked.ok());
+  }
+  parked_ = std::make_unique<ParkedSpace>(allocator_.get(), &leases_, &guards_);
+  ephemeral_ = std::make_unique<EphemeralTable>(allocator_.get(), &leases_);
+  stager_ = std::make_unique<Stager>(Stager::Context{
+      .devices = devices_.get(),
+      .allocator = allocator_.get(),
+      .options = &options_,
+      .store_uuid = super_.store_uuid,
+      .epoch = super_.epoch,
+      .reclaim = [this] { Reclaim(); },
+      .find = [this](const std::string& name) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindLeased(name, nullptr); }});
+  queue_ = std::make_unique<CommitQueue>(
+      CommitQueue::Context{
+          .index = index_.get(),
+          .devices = devices_.get(),
+          .allocator = allocator_.get(),
+          .parked = parked_.get(),
+          .ephemeral = ephemeral_.get(),
+          .stager = stager_.get(),
+          .latch = &latch_,
+          .published = &published_,
+          .sequence = &commit_sequence_,
+          .check_index_room = [this](uint64_t bytes, bool only_deletes) { return CheckIndexRoom(bytes, only_deletes); },
+          .super = super_,
+          .idle_witness_ms = options_.idle_witness_ms},
+      std::move(counts));
+  if (options_.background_fill) {
+    fill_ = std::make_unique<BackgroundFill>(devices_.get(), allocator_.get(),
+                                             [this] { return queue_->idle_ms() > options_.idle_witness_ms; });
+  }
+}
+
+absl::Status StoreCore::CheckUsable() const {
+  if (forked()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kForked,
+                     absl::StrCat("this handle of ", path_, " belongs to process ", pid_, ", this is its child ",
+                                  getpid(), ": open the store again here"));
+  }
+  if (closed_) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kClosed, absl::StrCat(path_, " is closed"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreCore::CheckWritable() const {
+  TS_RETURN_IF_ERROR(CheckUsable());
+  if (!read_only_reason_.empty()) {
+    return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kReadOnly,
+                     absl::StrCat(path_, " is read-only: ", read_only_reason_));
+  }
+  return latch_.status();
+}
+
+void StoreCore::Reclaim() {
+  if (fill_ != nullptr) fill_->StandBack();
+  parked_->Reclaim();
+  ephemeral_->Reclaim();
+}
+
+// --- writing ---
+
+absl::StatusOr<Transaction> StoreCore::Begin() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckWritable());
+  auto state = std::make_unique<Transaction::State>();
+  state->core = shared_from_this();
+  return Transaction(std::move(state));
+}
+
+absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const PutItem> items) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckWritable());
+  if (transaction.committed) return absl::FailedPreconditionError("the transaction was committed already");
+  TS_ASSIGN_OR_RETURN(auto staged, stager_->Stage(items));
+  transaction.request.ops.reserve(transaction.request.ops.size() + staged.size());
+  for (StagedObject& object : staged) {
+    CommitOp op;
+    op.staged = std::move(object);
+    transaction.request.ops.push_back(std::move(op));
+  }
+  puts_.fetch_add(items.size(), std::memory_order_relaxed);
+  uint64_t bytes = 0;
+  for (const PutItem& item : items) bytes += item.bytes.size();
+  put_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommitResult> StoreCore::Commit(Transaction::State& transaction) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckWritable());
+  if (std::exchange(transaction.committed, true)) {
+    return absl::FailedPreconditionError("the transaction was committed already");
+  }
+  return CommitUnlocked(transaction.request);
+}
+
+// Puts of ephemeral names alone need no commit: they go into the table at once, and never wait for a sync.
+absl::Status StoreCore::PublishEphemeral(CommitRequest& request, CommitResult& result) {
+  for (CommitOp& op : request.ops) {
+    const std::string& name = op.staged.name;
+    const absl::Status put = ephemeral_->Put(op.staged, [&]() -> absl::Status {
+      TS_ASSIGN_OR_RETURN(const auto row, index_->FindName(name));
+      if (!row.has_value()) return absl::OkStatus();
+      return absl::AlreadyExistsError(
+          absl::StrCat(Quoted(name), " is a durable object and cannot be replaced by an ephemeral one"));
+    });
+    TS_RETURN_IF_ERROR(put);
+    result.generations.push_back(op.staged.record->generation);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommitResult> StoreCore::CommitUnlocked(CommitRequest& request) {
+  const bool ephemeral_only =
+      !request.ops.empty() && std::all_of(request.ops.begin(), request.ops.end(), [](const CommitOp& op) {
+        return op.kind == CommitOp::Kind::kPut && op.staged.ephemeral &&
+               op.staged.precondition.kind == Precondition::Kind::kNone;
+      });
+  if (ephemeral_only) {
+    CommitResult result;
+    TS_RETURN_IF_ERROR(PublishEphemeral(request, result));
+    return result;
+  }
+  queue_->Run(request);
+  if (request.result.ok()) unchanged_puts_.fetch_add(request.result->unchanged_count, std::memory_order_relaxed);
+  return request.result;
+}
+
+absl::StatusOr<CommitResult> StoreCore::Put(std::span<const PutItem> items) {
+  absl::StatusOr<CommitResult> result;
+  for (int attempt = 0; attempt < kCommitTries; ++attempt) {
+    TS_ASSIGN_OR_RETURN(Transaction transaction, Begin());
+    TS_RETURN_IF_ERROR(transaction.Put(items));
+    result = transaction.Commit();
+    if (KindOf(result.status()) != ErrorKind::kStale) break;
+  }
+  return result;
+}
+
+absl::Status StoreCore::Flush() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckWritable());
+  CommitRequest request;
+  request.write_witness = true;
+  queue_->Run(request);
+  return request.result.status();
+}
+
+absl::Status StoreCore::Backup(const std::string& directory) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckWritable());
+  return index_->Backup(directory);
+}
+
+// --- reading ---
+
+Object StoreCore::MakeObject(const std::string& name, FoundObject found, bool ephemeral) {
+  Object object;
+  object.core_ = shared_from_this();
+  object.name_ = name;
+  object.record_ = std::move(found.record);
+  object.payload_ = std::move(found.payload);
+  object.leased_ = true;
+  object.ephemeral_ = ephemeral;
+  return object;
+}
+
+absl::StatusOr<Object> StoreCore::FindLeased(const std::string& name, const View* view) {
+  const IndexSnapshot* snapshot = view == nullptr ? nullptr : view->state_->snapshot.get();
+  {
+    // The guard keeps what the lookup finds from being freed until the lease is counted.
+    const ReadGuards::Guard guard = guards_.Enter(published_);
+    absl::StatusOr<FoundObject> found = index_->FindObject(name, snapshot);
+    if (found.ok()) {
+      leases_.Acquire(found->generation);
+      return MakeObject(name, *std::move(found), /*ephemeral=*/false);
+    }
+    if (!absl::IsNotFound(found.status())) return Annotate(found.status(), Quoted(name));
+  }
+  if (view == nullptr) {
+    if (auto record = ephemeral_->FindAndLease(name); record != nullptr) {
+      FoundObject found;
+      found.generation = record->generation;
+      found.record = std::move(record);
+      return MakeObject(name, std::move(found), /*ephemeral=*/true);
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("no object named ", Quoted(name)));
+}
+
+absl::StatusOr<Object> StoreCore::Find(const std::string& name, const View* view) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  TS_RETURN_IF_ERROR(ValidateName(name));
+  TS_RETURN_IF_ERROR(FollowWriter(/*now=*/false));
+  absl::StatusOr<Object> found = FindLeased(name, view);
+  if (absl::IsNotFound(found.status()) && index_mode_ == Index::Mode::kBesideWriter && view == nullptr) {
+    TS_RETURN_IF_ERROR(FollowWriter(/*now=*/true));
+    found = FindLeased(name, view);
+  }
+  return found;
+}
+
+absl::StatusOr<std::vector<Object>> StoreCore::FindMany(std::span<const std::string> names, const View* view) {
+  std::unique_ptr<View> own;
+  if (view == nullptr && names.size() > 1) {
+    TS_ASSIGN_OR_RETURN(own, NewView());  // all of one commit
+  }
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  for (const std::string& name : names) TS_RETURN_IF_ERROR(ValidateName(name));
+  const auto find_all = [&](const View* in)
+                            ABSL_SHARED_LOCKS_REQUIRED(lifecycle_) -> absl::StatusOr<std::vector<Object>> {
+    std::vector<Object> objects;
+    objects.reserve(names.size());
+    for (const std::string& name : names) {
+      absl::StatusOr<Object> found = FindLeased(name, in);
+      // An ephemeral object belongs to no commit.
+      if (absl::IsNotFound(found.status()) && view == nullptr && in != nullptr && ephemeral_->Contains(name)) {
+        found = FindLeased(name, nullptr);
+      }
+      if (!found.ok()) return found.status();
+      objects.push_back(*std::move(found));
+    }
+    return objects;
+  };
+  if (own == nullptr) return find_all(view);
+  // From the record cache while no commit happens; else from the snapshot.
+  const uint64_t before = commit_sequence_.load();
+  if (before % 2 == 0 && index_mode_ != Index::Mode::kBesideWriter) {
+    auto objects = find_all(nullptr);
+    if (commit_sequence_.load() == before) return objects;
+  }
+  return find_all(own.get());
+}
+
+absl::StatusOr<bool> StoreCore::Contains(const std::string& name, const View* view) {
+  const absl::StatusOr<Object> found = Find(name, view);
+  if (found.ok()) return true;
+  if (absl::IsNotFound(found.status())) return false;
+  return found.status();
+}
+
+absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOptions& options) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  std::vector<ReadItem> items;
+  items.reserve(requests.size());
+  uint64_t bytes = 0;
+  for (const ReadRequest& request : requests) {
+    const Object& object = *request.object;
+    if (object.core_.get() != this) {
+      return absl::InvalidArgumentError(absl::StrCat(Quoted(object.name_), " was found in another store"));
+    }
+    items.push_back({.name = &object.name_,
+                     .record = object.record_.get(),
+                     .payload = object.payload_.get(),
+                     .offset = request.offset,
+                     .to = request.to});
+    bytes += request.to.size();
+  }
+  reads_.fetch_add(requests.size(), std::memory_order_relaxed);
+  read_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  const absl::Status status = reader_->Read(items, options.verify, options.priority);
+  if (status.ok()) return status;
+  if (index_mode_ == Index::Mode::kBesideWriter && absl::IsDataLoss(status)) {
+    // A reader in another process holds no lease: the writer may have reused the space. Only damage to an object that
+    // is still there is damage.
+    TS_RETURN_IF_ERROR(FollowWriter(/*now=*/true));
+    for (const ReadRequest& request : requests) TS_RETURN_IF_ERROR(ExplainMismatch(request, status));
+  }
+  if (absl::IsInternal(status) && parked_ != nullptr) {
+    for (const ReadRequest& request : requests) parked_->MarkUnreadable(request.object->record_->generation);
+  }
+  return status;
+}
+
+absl::Status StoreCore::ExplainMismatch(const ReadRequest& request, const absl::Status& status) {
+  const Object& object = *request.object;
+  const auto row = index_->FindName(object.name_);
+  if (!row.ok()) return row.status();
+  if (row->has_value() && (*row)->generation == object.record_->generation) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kAborted, ErrorKind::kStale,
+                   absl::StrCat(Quoted(object.name_), " was replaced by the writer while it was read (",
+                                std::string(status.message()), ")"));
+}
+
+absl::Status StoreCore::FollowWriter(bool now) {
+  if (index_mode_ != Index::Mode::kBesideWriter) return absl::OkStatus();
+  absl::MutexLock lock(&follow_mutex_);
+  if (!now && absl::Now() - followed_at_ < kFollowEvery) return absl::OkStatus();
+  TS_RETURN_IF_ERROR(index_->CatchUp());
+  TS_ASSIGN_OR_RETURN(const CommitRow commit, index_->ReadCommit());
+  published_.store(std::max(published_.load(), commit.commit));
+  followed_at_ = absl::Now();
+  return absl::OkStatus();
+}
+
+absl::Status StoreCore::CatchUp() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  return FollowWriter(/*now=*/true);
+}
+
+absl::Status StoreCore::Scan(const std::string& prefix, const std::string& start,
+                             const std::function<bool(const std::string&, uint64_t)>& visit, const View* view) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  TS_RETURN_IF_ERROR(FollowWriter(/*now=*/false));
+  std::vector<std::pair<std::string, uint64_t>> extra;
+  if (view == nullptr) extra = ephemeral_->List(prefix, start, SIZE_MAX);
+  auto next = extra.begin();
+  bool go_on = true;
+  const auto visit_extra_before = [&](const std::string* name) {
+    while (go_on && next != extra.end() && (name == nullptr || next->first < *name)) {
+      go_on = visit(next->first, next->second);
+      ++next;
+    }
+  };
+  const IndexSnapshot* snapshot = view == nullptr ? nullptr : view->state_->snapshot.get();
+  TS_RETURN_IF_ERROR(index_->ScanNames(
+      prefix, start,
+      [&](const std::string& name, const NameRow& row) {
+        visit_extra_before(&name);
+        // A name that became durable while the ephemeral one was listed is told once.
+        if (go_on && next != extra.end() && next->first == name) ++next;
+        if (go_on) go_on = visit(name, row.generation);
+        return go_on;
+      },
+      snapshot));
+  visit_extra_before(nullptr);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<View>> StoreCore::NewView() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  TS_RETURN_IF_ERROR(FollowWriter(/*now=*/true));
+  auto state = std::make_unique<View::State>();
+  state->core = shared_from_this();
+  state->entered = guards_.EnterView(published_);  // before the snapshot: it sees this commit or a later one
+  state->snapshot = index_->NewSnapshot();
+  state->commit = state->snapshot->commit();
+  absl::MutexLock views_lock(&views_mutex_);
+  views_.insert(state.get());
+  return std::unique_ptr<View>(new View(std::move(state)));
+}
+
+void StoreCore::LeaveView(View::State& view) {
+  absl::MutexLock lock(&views_mutex_);
+  if (views_.erase(&view) == 0) return;  // Close did it
+  view.snapshot.reset();
+  guards_.LeaveView(view.entered);
+}
+
+absl::StatusOr<std::vector<uint64_t>> StoreCore::ReadSums(const Object& object) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  const ObjectRecord& record = *object.record_;
+  if (!record.sums.empty() || record.placement == Placement::kInline) return record.sums;
+  std::vector<uint64_t> sums(record.sums_count());
+  TS_RETURN_IF_ERROR(Annotate(index_->ReadSums(record.generation, 0, std::span<uint64_t>(sums)), Quoted(object.name_)));
+  return sums;
+}
+
+BlockPosition StoreCore::PositionOf(const Object& object, uint64_t offset) const {
+  const ObjectRecord& record = *object.record_;
+  if (record.placement != Placement::kExtents || offset >= record.stored_bytes || !CheckLayout(record).ok()) return {};
+  const FileRun run = RunsOf(record, offset, 1)[0];
+  const DataFile* file = devices_->Find(run.file_id);
+  return {file == nullptr ? "" : file->path, run.file_offset};
+}
+
+// --- closing ---
+
+absl::Status StoreCore::WriteFreemap(const CommitQueue::Counts& counts) {
+  Freemap freemap;
+  freemap.store_uuid = super_.store_uuid;
+  freemap.epoch = super_.epoch;
+  freemap.commit = published_.load();
+  freemap.name_count = counts.names;
+  freemap.object_count = counts.objects;
+  const std::vector<Extent> free = allocator_->FreeExtents();
+  for (const FileSpace& space : allocator_->files()) {
+    Freemap::FileMap map{.file = space.file, .counters = space.counters, .free = {}};
+    for (const Extent& extent : free) {
+      if (extent.file_id == space.file.file_id) map.free.push_back({extent.first_unit, extent.units});
+    }
+    freemap.files.push_back(std::move(map));
+  }
+  for (const auto& [generation, names] : counts.shared) freemap.shared.push_back({generation, names});
+  std::sort(freemap.shared.begin(), freemap.shared.end(),
+            [](const auto& a, const auto& b) { return a.generation < b.generation; });
+  freemap.orphans = orphans_;
+  return ReplaceFile(*disk_, JoinPath(path_, kFreemapName), EncodeFreemap(freemap));
+}
+
+absl::Status StoreCore::Close() {
+  if (forked()) return absl::OkStatus();
+  absl::WriterMutexLock lock(&lifecycle_);
+  if (std::exchange(closed_, true)) return absl::OkStatus();
+  absl::Status status;
+  if (queue_ != nullptr) {
+    fill_.reset();
+    queue_->Stop();
+    if (!latch_.closed()) {
+      // Nobody reads any more, so what was parked or scratch is free.
+      parked_->ReclaimAll();
+      ephemeral_->Clear();
+      status = index_->Flush();
+      const SpaceCounters totals = allocator_->totals();
+      const bool accounted = totals[SpaceState::kReserved] == 0 && totals[SpaceState::kLimbo] == 0;
+      if (status.ok() && accounted) status = WriteFreemap(queue_->final_counts());
+      if (status.ok()) status = queue_->WriteWitness(/*clean=*/true);
+    }
+  }
+  {
+    absl::MutexLock views_lock(&views_mutex_);
+    for (View::State* view : views_) {
+      view->snapshot.reset();
+      guards_.LeaveView(view->entered);
+    }
+    views_.clear();
+  }
+  queue_.reset();
+  reader_.reset();
+  index_.reset();
+  locks_.clear();
+  return status;
+}
+
+}  // namespace tensorshelf

@@ -1,0 +1,148 @@
+// What is behind a Store: all parts of an open store and their order of life. The public classes in store.h forward
+// here.
+//
+// Order of locks: lifecycle_ (shared by every call, exclusively by Close) -> views_mutex_ -> the parts' own leaves.
+
+#ifndef TENSORSHELF_STORE_STORE_CORE_H_
+#define TENSORSHELF_STORE_STORE_CORE_H_
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "store/background_fill.h"
+#include "store/commit_queue.h"
+#include "store/device_set.h"
+#include "store/ephemeral_table.h"
+#include "store/extent_allocator.h"
+#include "store/lease_table.h"
+#include "store/parked_space.h"
+#include "store/read_guard.h"
+#include "store/reader.h"
+#include "store/shelf_files.h"
+#include "store/stager.h"
+#include "store/store.h"
+
+namespace tensorshelf {
+
+// What a view holds: the index's snapshot and the entry that keeps dropped space from reuse.
+struct View::State {
+  std::shared_ptr<StoreCore> core;
+  std::unique_ptr<IndexSnapshot> snapshot;  // null once the store is closed; guarded by core->views_mutex_
+  uint64_t entered = 0;                     // for ReadGuards::LeaveView
+  uint64_t commit = 0;
+};
+
+struct Transaction::State {
+  std::shared_ptr<StoreCore> core;
+  CommitRequest request;
+  bool committed = false;
+};
+
+// The path as stored and compared everywhere: absolute, without . and .. and without a slash at the end.
+std::string AbsolutePath(const std::string& path);
+
+// Thread-safe. Always owned by a shared_ptr.
+class StoreCore : public std::enable_shared_from_this<StoreCore> {
+ public:
+  static absl::StatusOr<std::shared_ptr<StoreCore>> Open(const std::string& path, const StoreOptions& options);
+  ~StoreCore();
+
+  absl::Status Close();
+
+  absl::StatusOr<CommitResult> Put(std::span<const PutItem> items);
+  absl::StatusOr<Transaction> Begin();
+  absl::Status Stage(Transaction::State& transaction, std::span<const PutItem> items);
+  absl::StatusOr<CommitResult> Commit(Transaction::State& transaction);
+
+  absl::StatusOr<Object> Find(const std::string& name, const View* view);
+  absl::StatusOr<std::vector<Object>> FindMany(std::span<const std::string> names, const View* view);
+  absl::StatusOr<bool> Contains(const std::string& name, const View* view);
+  absl::Status Read(std::span<const ReadRequest> requests, const ReadOptions& options);
+  absl::Status Scan(const std::string& prefix, const std::string& start,
+                    const std::function<bool(const std::string&, uint64_t)>& visit, const View* view);
+  absl::StatusOr<std::unique_ptr<View>> NewView();
+  void LeaveView(View::State& view);
+  absl::StatusOr<std::vector<uint64_t>> ReadSums(const Object& object);
+  BlockPosition PositionOf(const Object& object, uint64_t offset) const;
+  absl::Status Flush();
+  absl::Status Backup(const std::string& directory);
+  absl::Status CatchUp();
+  StoreInfo info();
+  StoreStats stats();
+
+  void Release(uint64_t generation) { leases_.Release(generation); }
+  bool forked() const { return getpid() != pid_; }
+  const std::string& path() const { return path_; }
+  const std::shared_ptr<MemoryPool>& memory_pool() const { return devices_->pool(); }
+
+ private:
+  friend class StoreOpener;
+  StoreCore() = default;
+
+  absl::Status CheckUsable() const ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status CheckWritable() const ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::StatusOr<Object> FindLeased(const std::string& name, const View* view) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  Object MakeObject(const std::string& name, FoundObject found, bool ephemeral);
+  absl::StatusOr<CommitResult> CommitUnlocked(CommitRequest& request) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status PublishEphemeral(CommitRequest& request, CommitResult& result) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status ExplainMismatch(const ReadRequest& request, const absl::Status& status)
+      ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status FollowWriter(bool now) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status PrepareBallast(uint64_t capacity);
+  absl::Status CheckIndexRoom(uint64_t batch_bytes, bool only_deletes);
+  void Reclaim();
+  void StartWriting(CommitQueue::Counts counts);
+  absl::Status WriteFreemap(const CommitQueue::Counts& counts);
+
+  std::string path_;
+  StoreOptions options_;
+  std::unique_ptr<Disk> own_disk_;
+  Disk* disk_ = nullptr;
+  pid_t pid_ = getpid();
+  StoreFile store_file_;
+  SuperRow super_;
+  Index::Mode index_mode_ = Index::Mode::kReadOnly;
+  std::string read_only_reason_;  // empty: writable
+  std::vector<std::string> orphan_files_;
+  std::vector<uint64_t> orphans_;  // generations without a name
+  std::vector<std::unique_ptr<FileLock>> locks_;
+
+  // Built in this order, torn down in the reverse one.
+  std::unique_ptr<DeviceSet> devices_;
+  std::unique_ptr<Index> index_;
+  std::unique_ptr<ExtentAllocator> allocator_;
+  LeaseTable leases_;
+  ReadGuards guards_;
+  std::atomic<uint64_t> published_{0};
+  std::atomic<uint64_t> commit_sequence_{0};  // odd while a commit becomes visible
+  std::unique_ptr<ParkedSpace> parked_;
+  std::unique_ptr<EphemeralTable> ephemeral_;
+  std::unique_ptr<Stager> stager_;
+  std::unique_ptr<Reader> reader_;
+  WriteLatch latch_;
+  std::unique_ptr<CommitQueue> queue_;
+  std::unique_ptr<BackgroundFill> fill_;
+
+  std::atomic<uint64_t> puts_{0}, put_bytes_{0}, unchanged_puts_{0}, reads_{0}, read_bytes_{0};
+
+  absl::Mutex lifecycle_;
+  bool closed_ ABSL_GUARDED_BY(lifecycle_) = false;
+  absl::Mutex views_mutex_;
+  std::set<View::State*> views_ ABSL_GUARDED_BY(views_mutex_);
+  absl::Mutex follow_mutex_;
+  absl::Time followed_at_ ABSL_GUARDED_BY(follow_mutex_) = absl::InfinitePast();
+};
+
+}  // namespace tensorshelf
+
+#endif  // TENSORSHELF_STORE_STORE_CORE_H_

@@ -1,0 +1,93 @@
+// What a store says of itself: info and stats.
+
+#include "store/store_core.h"
+
+namespace tensorshelf {
+namespace {
+
+SpaceBytes InBytes(const SpaceCounters& counters) {
+  const auto bytes = [&](SpaceState state) { return counters[state] * kUnitBytes; };
+  return {.capacity = counters.total() * kUnitBytes,
+          .reserved = bytes(SpaceState::kReserved),
+          .live = bytes(SpaceState::kLive),
+          .parked = bytes(SpaceState::kParked),
+          .free = bytes(SpaceState::kFree),
+          .scratch = bytes(SpaceState::kScratch),
+          .limbo = bytes(SpaceState::kLimbo),
+          .bad = bytes(SpaceState::kBad)};
+}
+
+}  // namespace
+
+StoreInfo StoreCore::info() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  StoreInfo info;
+  info.path = path_;
+  info.store_uuid = store_file_.store_uuid;
+  info.format = kStoreFileFormat;
+  info.compat = super_.compat;
+  info.ro_compat = super_.ro_compat;
+  info.incompat = super_.incompat;
+  info.epoch = super_.epoch;
+  info.commit = published_.load();
+  info.mode = read_only_reason_.empty()                   ? "read-write"
+              : index_mode_ == Index::Mode::kBesideWriter ? "beside-writer"
+                                                          : "read-only";
+  if (closed_ || forked()) return info;
+  if (const auto holder = disk_->LockHolder(JoinPath(path_, kLockFileName)); holder.ok()) info.writer = *holder;
+  info.orphan_files = orphan_files_;
+  info.page_locked = devices_->page_locked();
+  for (const auto& file : devices_->files()) {
+    FileInfo one;
+    one.file_id = file->row.file_id;
+    one.path = file->path;
+    one.device_uuid = file->row.device_uuid;
+    one.size = file->row.size;
+    one.data_begin = file->row.data_begin;
+    one.data_end = file->row.data_end;
+    one.filled_until = file->filled_until.load();
+    if (file->file != nullptr) one.alignment = file->file->alignment();
+    one.witness_commit = file->witness_commit;
+    one.read_only = file->read_only.load();
+    if (const auto space = allocator_->file(file->row.file_id); space.ok()) {
+      one.space = InBytes(space->counters);
+      one.largest_free = space->largest_free_units * kUnitBytes;
+      one.fragmentation = allocator_->FragmentationScore();
+    }
+    info.files.push_back(std::move(one));
+  }
+  return info;
+}
+
+StoreStats StoreCore::stats() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  StoreStats stats;
+  if (closed_ || forked()) return stats;
+  stats.names = stats.objects = UINT64_MAX;
+  if (queue_ != nullptr) {
+    parked_->Reclaim();
+    ephemeral_->Reclaim();
+    const CommitQueue::Stats queue = queue_->stats();
+    stats.names = queue.names + ephemeral_->size();
+    stats.objects = queue.objects + ephemeral_->size();
+    stats.commits = queue.commits;
+    stats.commit_groups = queue.groups;
+    stats.syncs = queue.syncs;
+    stats.waiting_commits = queue.waiting;
+    stats.space = InBytes(allocator_->totals());
+  }
+  stats.leased_objects = leases_.generations();
+  stats.puts = puts_.load();
+  stats.put_bytes = put_bytes_.load();
+  stats.unchanged_puts = unchanged_puts_.load();
+  stats.reads = reads_.load();
+  stats.read_bytes = read_bytes_.load();
+  stats.reread_blocks = reader_->reread_blocks();
+  stats.corrupt_blocks = reader_->corrupt_blocks();
+  stats.io = devices_->io_stats();
+  stats.pool = devices_->pool()->stats();
+  stats.index = index_->stats();
+  return stats;
+}
+
+}  // namespace tensorshelf
