@@ -4,6 +4,7 @@
 #define TENSORSHELF_TESTS_INDEX_TEMPORARY_INDEX_H_
 
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -13,12 +14,17 @@
 
 namespace tensorshelf::testing {
 
-// Makes a directory of its own; removes it with all in it.
+// Makes a directory of its own; removes it with all in it. In memory where there is such a file system: no test here
+// depends on what a sync does, and most of their time would be syncs.
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    std::string path = (std::filesystem::path(::testing::TempDir()) / "index_test.XXXXXX").string();
-    if (::mkdtemp(path.data()) != nullptr) path_ = path;
+    for (const std::string& parent : {std::string("/dev/shm"), ::testing::TempDir()}) {
+      std::string path = (std::filesystem::path(parent) / "index_test.XXXXXX").string();
+      if (::mkdtemp(path.data()) == nullptr) continue;
+      path_ = path;
+      return;
+    }
   }
   ~TemporaryDirectory() {
     std::error_code ignored;  // the test is over
