@@ -126,18 +126,25 @@ absl::StatusOr<std::vector<ExtentAllocator::FileState*>> ExtentAllocator::Candid
   const auto share = [](const FileState* state) {
     return static_cast<double>(state->free.units()) / static_cast<double>(state->file.units());
   };
+  if (files.size() == 1) return files;
   std::stable_sort(files.begin(), files.end(),
                    [&](const FileState* a, const FileState* b) { return share(a) > share(b); });
   return files;
 }
 
-std::optional<ExtentAllocator::Runs> ExtentAllocator::ReserveOneRunLocked(const ReserveRequest& request,
-                                                                          std::span<FileState* const> files) {
-  const FreeRuns::Fit fit{request.units, request.large ? kLargeAlignUnits : 1, request.large};
+std::optional<std::pair<ExtentAllocator::FileState*, UnitRun>> ExtentAllocator::FindRunLocked(
+    const FreeRuns::Fit& fit, std::span<FileState* const> files) {
   for (FileState* state : files) {
-    if (const auto run = state->free.FindBest(fit)) return Runs{TakeLocked(*state, run->first, run->units)};
+    if (const auto run = state->free.FindBest(fit)) return std::pair(state, *run);
   }
   return std::nullopt;
+}
+
+std::optional<ExtentAllocator::Runs> ExtentAllocator::ReserveOneRunLocked(const ReserveRequest& request,
+                                                                          std::span<FileState* const> files) {
+  const auto found = FindRunLocked({request.units, request.large ? kLargeAlignUnits : 1, request.large}, files);
+  if (!found) return std::nullopt;
+  return Runs{TakeLocked(*found->first, found->second.first, found->second.units)};
 }
 
 std::optional<ExtentAllocator::Runs> ExtentAllocator::ReserveSplitLocked(const ReserveRequest& request,
@@ -151,10 +158,11 @@ std::optional<ExtentAllocator::Runs> ExtentAllocator::ReserveSplitLocked(const R
   for (const uint32_t align : {request.large ? kLargeAlignUnits : 1, uint32_t{1}}) {
     std::vector<Piece> holes;
     for (FileState* state : files) {
-      state->free.ForEachByLength([&, count = uint32_t{0}](const UnitRun& hole) mutable {
+      state->free.ForEachByLength([&, count = uint32_t{0}, units = uint64_t{0}](const UnitRun& hole) mutable {
         const UnitRun part = FreeRuns::AlignedPart(hole, align);
         if (part.units > 0) holes.push_back({state, part});
-        return ++count < request.extents_max;
+        units += part.units;
+        return ++count < request.extents_max && units < request.units;
       });
     }
     std::stable_sort(holes.begin(), holes.end(),
@@ -165,16 +173,15 @@ std::optional<ExtentAllocator::Runs> ExtentAllocator::ReserveSplitLocked(const R
     size_t whole = 0;
     while (whole < holes.size() && holes[whole].run.units < missing) missing -= holes[whole++].run.units;
     if (whole == holes.size()) continue;
-    // holes[whole] is long enough for the rest; so may be shorter ones after it.
-    size_t last = whole;
-    while (last + 1 < holes.size() && holes[last + 1].run.units >= missing) ++last;
 
     Runs extents;
     extents.reserve(whole + 1);
     for (size_t i = 0; i < whole; ++i) {
       extents.push_back(TakeLocked(*holes[i].state, holes[i].run.first, holes[i].run.units));
     }
-    extents.push_back(TakeLocked(*holes[last].state, holes[last].run.first, missing));
+    const auto last = FindRunLocked({missing, align, request.large}, files);
+    TS_CHECK(last.has_value());  // holes[whole] takes it
+    extents.push_back(TakeLocked(*last->first, last->second.first, missing));
     return extents;
   }
   return std::nullopt;

@@ -23,7 +23,7 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -154,6 +154,9 @@ class ExtentAllocator {
 
   FileState* FindLocked(uint32_t file_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<FileState*>> CandidatesLocked(std::optional<uint32_t> file_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<std::pair<FileState*, UnitRun>> FindRunLocked(const FreeRuns::Fit& fit,
+                                                              std::span<FileState* const> files)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<Runs> ReserveOneRunLocked(const ReserveRequest& request, std::span<FileState* const> files)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
