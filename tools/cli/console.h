@@ -1,0 +1,39 @@
+// Where a verb writes, what it may assume of the other end, and how it ends.
+
+#ifndef TENSORSHELF_TOOLS_CLI_CONSOLE_H_
+#define TENSORSHELF_TOOLS_CLI_CONSOLE_H_
+
+#include <ostream>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+
+namespace tensorshelf::cli {
+
+struct Console {
+  std::ostream& out;      // results
+  std::ostream& err;      // errors, notes, progress
+  bool progress = false;  // err is a terminal
+  bool colour = false;    // out is a terminal and NO_COLOR is not set
+};
+
+// As e2fsck's.
+enum class ExitStatus : int {
+  kClean = 0,
+  kDamage = 4,       // damage found, and left
+  kOperational = 8,  // could not be done: not there, locked, full, refused
+  kUsage = 16,       // the command line is wrong
+};
+
+// A command line that CLI11 took and that is wrong all the same: an InvalidArgument that ends with kUsage.
+inline constexpr char kUsagePayload[] = "tensorshelf/usage";
+inline absl::Status UsageError(const std::string& message) {
+  absl::Status status = absl::InvalidArgumentError(message);
+  status.SetPayload(kUsagePayload, absl::Cord());
+  return status;
+}
+
+}  // namespace tensorshelf::cli
+
+#endif  // TENSORSHELF_TOOLS_CLI_CONSOLE_H_

@@ -1,0 +1,69 @@
+#include "tools/cli/run.h"
+
+#include <CLI/CLI.hpp>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "store/errors.h"
+#include "store/name.h"
+#include "tools/cli/json_output.h"
+#include "tools/cli/text.h"
+#include "tools/cli/verb.h"
+
+namespace tensorshelf::cli {
+namespace {
+
+void PrintError(const Verb& verb, const absl::Status& status, Console& console) {
+  const std::string name = verb.command->get_name();
+  if (verb.common->json) console.out << Dump(ErrorJson(name, verb.common->shelf, status));
+  // Messages come with names escaped where they are made; what else may stand in them (paths) is made safe here,
+  // without escaping those again.
+  console.err << "tensorshelf " << name << ": " << PrintableMessage(std::string(status.message())) << "\n";
+}
+
+}  // namespace
+
+void AddCommonOptions(CLI::App& command, CommonOptions& options) {
+  command.add_option("SHELF", options.shelf, "directory of the shelf")->required();
+  command.add_flag("--json", options.json, "print JSON (tools/cli/JSON.md), schema_version 1");
+}
+
+ExitStatus ExitStatusOf(const absl::Status& status) {
+  if (status.ok()) return ExitStatus::kClean;
+  if (absl::IsDataLoss(status) || KindOf(status) == ErrorKind::kLostCommits) return ExitStatus::kDamage;
+  return status.GetPayload(kUsagePayload).has_value() ? ExitStatus::kUsage : ExitStatus::kOperational;
+}
+
+int Run(int argc, const char* const* argv, Console& console) {
+  CLI::App app(
+      "Looks into a tensorshelf store, and moves tensors in and out of it, without Python and without stopping a "
+      "program that writes to it.\n"
+      "Exit status: 0 clean, 4 damage found, 8 could not be done, 16 wrong command line.");
+  app.name("tensorshelf");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", TENSORSHELF_VERSION);
+  const std::vector<Verb> verbs = {AddCreate(app), AddInfo(app),   AddLs(app),    AddStat(app),
+                                   AddExport(app), AddImport(app), AddVerify(app)};
+  // CLI11 reports by exceptions; they end here.
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const bool asked = error.get_exit_code() == 0;  // --help, --version
+    app.exit(error, console.out, console.err);
+    return static_cast<int>(asked ? ExitStatus::kClean : ExitStatus::kUsage);
+  }
+  for (const Verb& verb : verbs) {
+    if (!verb.command->parsed()) continue;
+    const absl::StatusOr<ExitStatus> result = verb.run(console);
+    if (!result.ok()) PrintError(verb, result.status(), console);
+    console.out.flush();
+    if (result.ok() && !console.out) {
+      console.err << "tensorshelf " << verb.command->get_name() << ": standard output could not be written\n";
+      return static_cast<int>(ExitStatus::kOperational);
+    }
+    return static_cast<int>(result.ok() ? *result : ExitStatusOf(result.status()));
+  }
+  return static_cast<int>(ExitStatus::kUsage);
+}
+
+}  // namespace tensorshelf::cli

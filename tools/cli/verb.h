@@ -1,0 +1,44 @@
+// One verb of the command line: its options, declared to CLI11, and what it does.
+
+#ifndef TENSORSHELF_TOOLS_CLI_VERB_H_
+#define TENSORSHELF_TOOLS_CLI_VERB_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "tools/cli/console.h"
+
+namespace CLI {
+class App;
+}
+
+namespace tensorshelf::cli {
+
+struct CommonOptions {
+  std::string shelf;
+  bool json = false;
+};
+
+struct Verb {
+  CLI::App* command = nullptr;                  // owned by the App it was added to
+  std::shared_ptr<const CommonOptions> common;  // filled when the command line has been parsed
+  std::function<absl::StatusOr<ExitStatus>(Console&)> run;
+};
+
+// Each in the file of its name.
+Verb AddCreate(CLI::App& app);
+Verb AddInfo(CLI::App& app);
+Verb AddLs(CLI::App& app);
+Verb AddStat(CLI::App& app);
+Verb AddExport(CLI::App& app);
+Verb AddImport(CLI::App& app);
+Verb AddVerify(CLI::App& app);
+
+// Declares SHELF and --json. `options` derives from CommonOptions or is one; it must live as long as `command`.
+void AddCommonOptions(CLI::App& command, CommonOptions& options);
+
+}  // namespace tensorshelf::cli
+
+#endif  // TENSORSHELF_TOOLS_CLI_VERB_H_
