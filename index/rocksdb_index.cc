@@ -163,15 +163,9 @@ absl::Status RocksDbIndex::CatchUp() {
   if (snapshots_.load(std::memory_order_acquire) != 0) {
     return absl::UnavailableError(absl::StrCat("index ", path_, " cannot follow its writer while a snapshot is held"));
   }
-  constexpr int kAttempts = 4;
-  rocksdb::Status status;
-  // The writer may delete a file between its being listed and its being opened.
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    status = handles_.db->TryCatchUpWithPrimary();
-    if (status.ok()) break;
-  }
+  absl::Status status = FollowWriter(*handles_.db, *surroundings_->file_system, path_);
   cache_.Clear();
-  return Failed(status, "following the writer");
+  return status;
 }
 
 absl::Status RocksDbIndex::Flush() {

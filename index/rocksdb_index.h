@@ -35,6 +35,10 @@ struct RocksDbHandles {
   std::vector<rocksdb::ColumnFamilyHandle*> families;
 };
 
+// Brings a secondary up to the writer's commits, without a hole. Unavailable: the writer's files changed too often
+// meanwhile.
+absl::Status FollowWriter(rocksdb::DB& secondary, rocksdb::FileSystem& file_system, const std::string& path);
+
 // Thread-safe, but for Commit.
 class RocksDbIndex : public Index {
  public:

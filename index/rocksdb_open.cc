@@ -49,6 +49,22 @@ absl::Status OpenError(const rocksdb::Status& status, const std::string& path, c
   return converted;
 }
 
+// The name of the log with the lowest number; empty: there is none.
+absl::StatusOr<std::string> OldestLog(rocksdb::FileSystem& file_system, const std::string& path) {
+  std::vector<std::string> children;
+  const rocksdb::IOStatus status = file_system.GetChildren(path, rocksdb::IOOptions(), &children, nullptr);
+  if (!status.ok()) return FromRocksDb(status, absl::StrCat("index ", path, ": listing its files"));
+  std::string oldest;
+  for (const std::string& child : children) {
+    if (!child.ends_with(".log")) continue;
+    // By number: RocksDB pads them to six digits only.
+    if (oldest.empty() || child.size() < oldest.size() || (child.size() == oldest.size() && child < oldest)) {
+      oldest = child;
+    }
+  }
+  return oldest;
+}
+
 rocksdb::Status OpenDatabase(const std::string& path, Mode mode, const IndexOptions& options,
                              const RocksDbSurroundings& surroundings, RocksDbHandles* handles) {
   rocksdb::DBOptions database = DatabaseOptions(options, surroundings);
@@ -81,6 +97,25 @@ rocksdb::Status OpenDatabase(const std::string& path, Mode mode, const IndexOpti
 
 }  // namespace
 
+absl::Status FollowWriter(rocksdb::DB& secondary, rocksdb::FileSystem& file_system, const std::string& path) {
+  // RocksDB reads the manifest, then the logs. Where the writer, between the two, puts the rows of a log into a file
+  // and deletes the log, its rows are in neither; but the rows of the next log are there. So follow until the oldest
+  // log before is still there after: then all rows were in the manifest's files or in a log.
+  constexpr int kAttempts = 1000;
+  rocksdb::Status followed;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const auto before = OldestLog(file_system, path);
+    if (!before.ok()) return before.status();
+    followed = secondary.TryCatchUpWithPrimary();
+    const auto after = OldestLog(file_system, path);
+    if (!after.ok()) return after.status();
+    // An error may come from a file that was deleted between its being listed and its being opened.
+    if (followed.ok() && *before == *after) return absl::OkStatus();
+  }
+  if (!followed.ok()) return FromRocksDb(followed, absl::StrCat("index ", path, ": following the writer"));
+  return absl::UnavailableError(absl::StrCat("index ", path, ": the writer's files change too fast to follow"));
+}
+
 absl::StatusOr<std::unique_ptr<Index>> Index::Open(const std::string& path, Mode mode, const IndexOptions& options) {
   auto surroundings = std::make_unique<RocksDbSurroundings>(options);
   TS_RETURN_IF_ERROR(CheckExistence(path, mode, *surroundings->file_system));
@@ -88,12 +123,15 @@ absl::StatusOr<std::unique_ptr<Index>> Index::Open(const std::string& path, Mode
   RocksDbHandles handles;
   rocksdb::Status status;
   // Beside a writer, a file may be deleted between its being listed and its being opened.
-  const int attempts = mode == Mode::kBesideWriter ? 8 : 1;
+  const int attempts = mode == Mode::kBesideWriter ? 50 : 1;
   for (int attempt = 0; attempt < attempts; ++attempt) {
     status = OpenDatabase(path, mode, options, *surroundings, &handles);
     if (status.ok()) break;
   }
   if (!status.ok()) return OpenError(status, path, *surroundings->file_system);
+  if (mode == Mode::kBesideWriter) {
+    TS_RETURN_IF_ERROR(FollowWriter(*handles.db, *surroundings->file_system, path));
+  }
   TS_ASSIGN_OR_RETURN(const CommitRow newest,
                       StateReader(handles.db.get(), handles.of(Family::kState), nullptr).Commit());
   return std::make_unique<RocksDbIndex>(path, mode, options, std::move(surroundings), std::move(handles), newest);

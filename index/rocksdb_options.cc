@@ -98,6 +98,7 @@ rocksdb::DBOptions DatabaseOptions(const IndexOptions& options, const RocksDbSur
   // log.
   result.db_write_buffer_size = options.memtable_bytes;
   result.max_total_wal_size = options.memtable_bytes;
+  result.manifest_preallocation_size = 64 << 10;
   result.max_background_jobs = 2;
   result.max_open_files = 512;
   result.skip_stats_update_on_db_open = true;  // would read a block of every file
