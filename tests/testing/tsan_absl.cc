@@ -1,8 +1,10 @@
-// Tells the thread sanitizer what abseil's locks order. Linked into every program of a thread-sanitized build.
+// Tells the thread sanitizer what abseil's locks and reference counts order. Linked into every program of a
+// thread-sanitized build.
 //
 // Debian's abseil is built without the sanitizer, so a Mutex there leaves no trace and everything that it guards looks
-// like a race. The linker's --wrap redirects our calls here; each wrapper says what it acquires and releases and calls
-// the real function. tools/cmake/tsan_absl.cmake reads the symbol names out of this file.
+// like a race; so does the last owner of a Status that frees what the others have read. The linker's --wrap redirects
+// our calls here; each wrapper says what it acquires and releases and calls the real function.
+// tools/cmake/tsan_absl.cmake reads the symbol names out of this file.
 //
 // The sanitizer ignores memory accesses between its pre_ and post_ calls. That is right for the conditions that abseil
 // evaluates in there: they run while the lock is held, sometimes on another thread than the one that waits.
@@ -12,6 +14,7 @@
 #include <sanitizer/tsan_interface.h>
 
 #include <atomic>
+#include <cstdint>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -193,4 +196,12 @@ WRAP(bool, _ZN4absl7debian37Barrier5BlockEv, void* barrier) {
   const bool last = __real__ZN4absl7debian37Barrier5BlockEv(barrier);
   __tsan_acquire(barrier);
   return last;
+}
+// The count is dropped inside: each owner's reads come before its own call, and the last one's free after all of those.
+WRAP(void, _ZN4absl7debian36Status15UnrefNonInlinedEm, uintptr_t representation) {
+  // An odd number is the address plus one; the sanitizer is told the address.
+  void* const address = reinterpret_cast<void*>(representation & ~uintptr_t{3});
+  __tsan_release(address);
+  __tsan_acquire(address);
+  __real__ZN4absl7debian36Status15UnrefNonInlinedEm(representation);
 }
