@@ -59,8 +59,8 @@ struct Batch {
   IoKind kind = IoKind::kRead;
   Priority priority = Priority::kForeground;
   std::vector<Segment> segments;
-  // Called exactly once, from a worker thread (or from Submit when there is nothing to do), after the last transfer of the
-  // batch has been reaped. Must not block and must not submit and wait.
+  // Called exactly once, from a worker thread (or from Submit when there is nothing to do or a segment is refused), after
+  // the last transfer of the batch has been reaped. Must not block and must not submit and wait. Not used by Run.
   std::function<void(const BatchResult&)> done;
 };
 
@@ -77,7 +77,8 @@ struct IoEngineOptions {
   size_t worker_count = 2;
   size_t queue_depth = 32;                // transfers in flight per worker
   uint64_t io_size = uint64_t{1} << 20;   // bytes; also the staging buffer size
-  // A segment below this size overtakes large ones and is gathered with its neighbours in the file.
+  // A segment below this size overtakes large ones and is gathered with its neighbours in the file (not where it has 64
+  // KiB and more and needs no copy). At most io_size.
   uint64_t small_size = uint64_t{256} << 10;
   // How long EAGAIN from io_submit (fs.aio-max-nr) or from a device is retried before it is an error.
   int64_t retry_deadline_ms = 10000;
@@ -96,7 +97,8 @@ class IoEngine {
   // a change in between fails the batch with Aborted.
   void Submit(Batch batch);
 
-  // Submit and wait.
+  // Submit and wait; a batch that comes to one small transfer is moved in the calling thread. Not to be called while holding
+  // staging buffers that the transfers may need.
   BatchResult Run(Batch batch);
 
   // fdatasync of each file, in parallel; status of the i-th file at position i.
