@@ -3,8 +3,10 @@
 #include <pybind11/stl.h>
 
 #include <exception>
+#include <mutex>
 
 #include "python/bindings/errors.h"
+#include "python/bindings/forked_exit.h"
 #include "python/bindings/waiting.h"
 
 namespace py = pybind11;
@@ -97,6 +99,9 @@ std::shared_ptr<StoreHandle> OpenStore(const std::string& path, const py::dict& 
   });
   notices->Deliver();
   ThrowIfError(status, ErrorSubject::kStore);
+  // Once for each mode: what the index sets up globally depends on it.
+  static std::once_flag skipped[2];
+  std::call_once(skipped[options.mode == StoreOptions::Mode::kReadOnly ? 1 : 0], SkipInheritedExitHandlers);
   return std::make_shared<StoreHandle>(std::move(store), notices);
 }
 
