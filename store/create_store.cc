@@ -16,6 +16,7 @@
 #include "store/device_set.h"
 #include "store/label.h"
 #include "store/layout.h"
+#include "store/process_identity.h"
 #include "store/shelf_files.h"
 #include "store/store.h"
 #include "store/store_core.h"
@@ -44,8 +45,16 @@ class StoreCreator {
   absl::Status Run() {
     TS_RETURN_IF_ERROR(CheckOptions());
     TS_RETURN_IF_ERROR(TakeDirectories());
-    absl::Status status = Build();
-    if (!status.ok()) RemoveEverything();
+    absl::Status status = MakeDirectories();
+    if (status.ok()) status = TakeLocks();
+    if (status.ok()) {
+      status = Build();
+      if (!status.ok()) {
+        files_.clear();
+        for (const std::string& directory : directories_) Sweep(directory);
+      }
+    }
+    if (!status.ok()) RemoveDirectories();
     return status;
   }
 
@@ -88,23 +97,50 @@ class StoreCreator {
       if (info.kind != PathInfo::Kind::kDirectory) {
         return absl::AlreadyExistsError(absl::StrCat(directory, " is there and is not a directory"));
       }
-      TS_ASSIGN_OR_RETURN(const std::vector<std::string> names, disk_->List(directory));
-      const auto has = [&](const char* name) { return std::find(names.begin(), names.end(), name) != names.end(); };
-      if (has(kStoreFileName)) return absl::AlreadyExistsError(absl::StrCat(directory, " is a store already"));
-      if (!names.empty() && !has(kCreatingFileName)) {
-        return absl::AlreadyExistsError(
-            absl::StrCat(directory, " is not empty: it holds ", names.front(),
-                         names.size() > 1 ? absl::StrCat(" and ", names.size() - 1, " more") : ""));
-      }
+      TS_RETURN_IF_ERROR(CheckUnused(directory));
     }
     directories_ = directories;
     return absl::OkStatus();
   }
 
-  absl::Status Build() {
+  absl::Status CheckUnused(const std::string& directory) {
+    TS_ASSIGN_OR_RETURN(std::vector<std::string> names, disk_->List(directory));
+    std::erase(names, kLockFileName);  // this creation's, or one that stopped before its CREATING
+    const auto has = [&](const char* name) { return std::find(names.begin(), names.end(), name) != names.end(); };
+    if (has(kStoreFileName)) return absl::AlreadyExistsError(absl::StrCat(directory, " is a store already"));
+    if (!names.empty() && !has(kCreatingFileName)) {
+      return absl::AlreadyExistsError(
+          absl::StrCat(directory, " is not empty: it holds ", names.front(),
+                       names.size() > 1 ? absl::StrCat(" and ", names.size() - 1, " more") : ""));
+    }
+    return absl::OkStatus();
+  }
+
+  // Keeps out another creation, and keeps this one out of a device of an open store whose CREATING is still there.
+  absl::Status TakeLocks() {
+    for (const std::string& directory : directories_) {
+      auto lock = disk_->Lock(JoinPath(directory, kLockFileName), HolderText());
+      if (absl::IsFailedPrecondition(lock.status())) {
+        return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kLocked,
+                         std::string(lock.status().message()));
+      }
+      if (!lock.ok()) return lock.status();
+      locks_.push_back(*std::move(lock));
+      TS_RETURN_IF_ERROR(CheckUnused(directory));  // again: the last one may have finished meanwhile
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeDirectories() {
     for (const std::string& directory : missing_) {
       TS_RETURN_IF_ERROR(disk_->MakeDirectory(directory, directory_mode()));
+      // What is synced inside is lost with the name that leads to it.
+      TS_RETURN_IF_ERROR(disk_->SyncDirectory(std::filesystem::path(directory).parent_path().string()));
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status Build() {
     for (const std::string& directory : directories_) Sweep(directory);
     for (const std::string& directory : directories_) {
       TS_ASSIGN_OR_RETURN(auto mark,
@@ -217,7 +253,8 @@ class StoreCreator {
   absl::Status Finish() {
     TS_RETURN_IF_ERROR(ReplaceFile(*disk_, JoinPath(path_, kStoreFileName), FormatStoreFile(store_file_)));
     for (const std::string& directory : directories_) {
-      TS_RETURN_IF_ERROR(disk_->Remove(JoinPath(directory, kCreatingFileName)));
+      const absl::Status removed = disk_->Remove(JoinPath(directory, kCreatingFileName));
+      if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
       TS_RETURN_IF_ERROR(disk_->SyncDirectory(directory));
     }
     return absl::OkStatus();
@@ -227,9 +264,13 @@ class StoreCreator {
   void Sweep(const std::string& directory) {
     const auto names = disk_->List(directory);
     if (!names.ok()) return;
+    // STORE first and CREATING last, so that what a crash leaves is no store and can be swept again.
+    if (!absl::IsNotFound(disk_->Remove(JoinPath(directory, kStoreFileName)))) {
+      disk_->SyncDirectory(directory).IgnoreError();
+    }
     for (const std::string& name : *names) {
       const bool data_file = name.size() == 12 && name.substr(8) == ".tsd";
-      if (data_file || name == kCreatingFileName || name == kStoreFileName || name == kBallastName) {
+      if (data_file || name == kBallastName || name == absl::StrCat(kStoreFileName, ".tmp")) {
         disk_->Remove(JoinPath(directory, name)).IgnoreError();
       }
     }
@@ -237,11 +278,15 @@ class StoreCreator {
       std::error_code ignored;
       std::filesystem::remove_all(JoinPath(path_, kIndexName), ignored);
     }
+    disk_->Remove(JoinPath(directory, kCreatingFileName)).IgnoreError();
   }
 
-  void RemoveEverything() {
-    files_.clear();
-    for (const std::string& directory : directories_) Sweep(directory);
+  void RemoveDirectories() {
+    // While they are held: whoever waits for one sees that its name is gone and begins anew.
+    for (size_t i = 0; i < locks_.size(); ++i) {
+      disk_->Remove(JoinPath(directories_[i], kLockFileName)).IgnoreError();
+    }
+    locks_.clear();
     for (auto directory = missing_.rbegin(); directory != missing_.rend(); ++directory) {
       disk_->Remove(*directory).IgnoreError();
     }
@@ -258,6 +303,7 @@ class StoreCreator {
   uint64_t file_bytes_ = 0;
   StoreFile store_file_;
   std::vector<std::unique_ptr<DataFile>> files_;
+  std::vector<std::unique_ptr<FileLock>> locks_;  // one a directory
 };
 
 }  // namespace

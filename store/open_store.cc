@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -247,7 +248,22 @@ class StoreOpener {
     return absl::OkStatus();
   }
 
+  // STORE is there, so the store is finished; a creation that was cut off right behind it left its marks, and the next
+  // creation in such a directory would sweep it.
+  absl::Status RemoveCreationMarks() {
+    std::set<std::string> directories{core_->path_};
+    for (const auto& file : core_->devices_->files()) directories.insert(file->directory);
+    for (const std::string& directory : directories) {
+      const absl::Status removed = disk().Remove(JoinPath(directory, kCreatingFileName));
+      if (absl::IsNotFound(removed)) continue;
+      TS_RETURN_IF_ERROR(removed);
+      TS_RETURN_IF_ERROR(disk().SyncDirectory(directory));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status StartWriter() {
+    TS_RETURN_IF_ERROR(RemoveCreationMarks());
     // The new epoch goes into a slot of every file before anything is written under it, so that no number is used
     // twice.
     core_->super_.epoch = std::max(slots_.epoch, core_->super_.epoch) + 1;
