@@ -26,6 +26,7 @@ absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& res
   const size_t dropped_before = dropped_.size();
   const size_t deletes_before = ephemeral_deletes_.size();
   undo_.clear();
+  ephemeral_undo_.clear();
   batch_->SetSavePoint();
   absl::Status status;
   for (CommitOp& op : request.ops) {
@@ -40,18 +41,26 @@ absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& res
   counters_ = before;
   dropped_.resize(dropped_before);
   ephemeral_deletes_.resize(deletes_before);
-  for (auto entry = undo_.rbegin(); entry != undo_.rend(); ++entry) {
-    if (entry->second.has_value()) {
-      names_of_[entry->first] = *entry->second;
-    } else {
-      names_of_.erase(entry->first);
-    }
-  }
+  UndoRequest();
   for (const CommitOp& op : request.ops) {
     if (op.kind == CommitOp::Kind::kPut && op.staged.record != nullptr)
       new_records_.erase(op.staged.record->generation);
   }
   return status;
+}
+
+void CommitEvaluator::UndoRequest() {
+  const auto undo = [](auto& map, auto& log) {
+    for (auto entry = log.rbegin(); entry != log.rend(); ++entry) {
+      if (entry->second.has_value()) {
+        map[entry->first] = *entry->second;
+      } else {
+        map.erase(entry->first);
+      }
+    }
+  };
+  undo(names_of_, undo_);
+  undo(ephemeral_now_, ephemeral_undo_);
 }
 
 absl::Status CommitEvaluator::EvaluateOp(CommitOp& op, CommitResult& result) {
@@ -77,7 +86,7 @@ absl::Status CommitEvaluator::EvaluateOp(CommitOp& op, CommitResult& result) {
 absl::Status CommitEvaluator::Check(const std::string& name, const Precondition& precondition) const {
   if (precondition.kind == Precondition::Kind::kNone) return absl::OkStatus();
   TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(name));
-  const bool exists = row.has_value() || ephemeral_->Contains(name);
+  const bool exists = row.has_value() || EphemeralExists(name);
   switch (precondition.kind) {
     case Precondition::Kind::kNone:
       break;
@@ -114,7 +123,10 @@ absl::Status CommitEvaluator::Put(StagedObject& staged, CommitResult& result) {
   result.generations.push_back(record.generation);
   if (staged.ephemeral) {
     TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(staged.name));
-    if (!row.has_value()) return absl::OkStatus();
+    if (!row.has_value()) {
+      SetEphemeral(staged.name, &staged);
+      return absl::OkStatus();
+    }
     return absl::AlreadyExistsError(
         absl::StrCat(Quoted(staged.name), " is a durable object and cannot be replaced by an ephemeral one"));
   }
@@ -138,13 +150,14 @@ absl::Status CommitEvaluator::Put(StagedObject& staged, CommitResult& result) {
 absl::Status CommitEvaluator::PointName(const std::string& name, const NameRow& row, bool replace) {
   TS_RETURN_IF_ERROR(ValidateName(name));
   TS_ASSIGN_OR_RETURN(const std::optional<NameRow> old, batch_->FindName(name));
-  if (!replace && (old.has_value() || ephemeral_->Contains(name))) {
+  if (!replace && (old.has_value() || EphemeralExists(name))) {
     return absl::AlreadyExistsError(absl::StrCat(Quoted(name), " exists"));
   }
   AddReference(row.generation);
   batch_->PutName(name, row);
   ++counters_.changes;
-  if (ephemeral_->Contains(name)) ephemeral_deletes_.push_back(name);
+  if (EphemeralExists(name)) SetEphemeral(name, nullptr);
+  ephemeral_deletes_.push_back(name);
   if (old.has_value()) return DropReference(*old);
   ++counters_.name_delta;
   return absl::OkStatus();
@@ -163,8 +176,9 @@ absl::Status CommitEvaluator::Delete(const std::string& name, bool missing_ok, C
     ++result.names_changed;
     return RemoveName(name, *row, /*drop_reference=*/true);
   }
-  if (ephemeral_->Contains(name)) {
+  if (EphemeralExists(name)) {
     ++result.names_changed;
+    SetEphemeral(name, nullptr);
     ephemeral_deletes_.push_back(name);
     return absl::OkStatus();
   }
@@ -174,7 +188,7 @@ absl::Status CommitEvaluator::Delete(const std::string& name, bool missing_ok, C
 absl::Status CommitEvaluator::Move(const CommitOp& op, CommitResult& result) {
   TS_ASSIGN_OR_RETURN(const std::optional<NameRow> row, batch_->FindName(op.name));
   if (!row.has_value()) {
-    if (!ephemeral_->Contains(op.name)) return Missing(op.name);
+    if (!EphemeralExists(op.name)) return Missing(op.name);
     return absl::InvalidArgumentError(
         absl::StrCat(Quoted(op.name), " is ephemeral: it cannot be renamed or cloned, only put again"));
   }
@@ -193,7 +207,15 @@ absl::Status CommitEvaluator::DeletePrefix(const std::string& prefix, CommitResu
   }));
   for (const auto& [name, row] : names) TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
   result.names_changed += names.size();
+  std::vector<std::string> ephemeral;
   for (auto& [name, generation] : ephemeral_->List(prefix, "", SIZE_MAX)) {
+    if (!ephemeral_now_.contains(name)) ephemeral.push_back(std::move(name));
+  }
+  for (const auto& [name, staged] : ephemeral_now_) {
+    if (staged != nullptr && name.compare(0, prefix.size(), prefix) == 0) ephemeral.push_back(name);
+  }
+  for (std::string& name : ephemeral) {
+    SetEphemeral(name, nullptr);
     ephemeral_deletes_.push_back(std::move(name));
     ++result.names_changed;
   }
@@ -207,17 +229,15 @@ absl::Status CommitEvaluator::MovePrefix(const CommitOp& op, CommitResult& resul
     return true;
   }));
   if (op.name == op.to) return absl::OkStatus();
-  // A rename takes all old names away first: old and new names may overlap ("a" -> "aa").
-  const bool rename = op.kind == CommitOp::Kind::kRenamePrefix;
-  if (rename) {
-    for (const auto& [name, row] : names) {
-      AddReference(row.generation);  // held by this loop until the new name has it
-      TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
-    }
+  // Old and new names may overlap ("a" -> "aa"). So a rename takes all old names away first, and every object is held by
+  // a reference of its own until its new name has one: a clone may replace an old name whose turn is still to come.
+  for (const auto& [name, row] : names) AddReference(row.generation);
+  if (op.kind == CommitOp::Kind::kRenamePrefix) {
+    for (const auto& [name, row] : names) TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));
   }
   for (const auto& [name, row] : names) {
     TS_RETURN_IF_ERROR(PointName(op.to + name.substr(op.name.size()), row, op.replace));
-    if (rename) TS_RETURN_IF_ERROR(DropReference(row));
+    TS_RETURN_IF_ERROR(DropReference(row));
   }
   result.names_changed += names.size();
   return absl::OkStatus();
@@ -233,6 +253,17 @@ void CommitEvaluator::SetNames(uint64_t generation, uint64_t count) {
   const auto found = names_of_.find(generation);
   undo_.emplace_back(generation, found == names_of_.end() ? std::nullopt : std::optional(found->second));
   names_of_[generation] = count;
+}
+
+bool CommitEvaluator::EphemeralExists(const std::string& name) const {
+  if (const auto found = ephemeral_now_.find(name); found != ephemeral_now_.end()) return found->second != nullptr;
+  return ephemeral_->Contains(name);
+}
+
+void CommitEvaluator::SetEphemeral(const std::string& name, StagedObject* staged) {
+  const auto found = ephemeral_now_.find(name);
+  ephemeral_undo_.emplace_back(name, found == ephemeral_now_.end() ? std::nullopt : std::optional(found->second));
+  ephemeral_now_[name] = staged;
 }
 
 absl::Status CommitEvaluator::DropReference(const NameRow& row) {

@@ -38,7 +38,11 @@ class CommitEvaluator {
 
   // What the group does, once the batch is durable.
   const std::vector<std::shared_ptr<const ObjectRecord>>& dropped() const { return dropped_; }
+  // Names that are no ephemeral ones afterwards. All that became durable are here, also those that were not ephemeral
+  // when they were evaluated: an ephemeral put needs no commit and may come in between.
   const std::vector<std::string>& ephemeral_deletes() const { return ephemeral_deletes_; }
+  // Ephemeral objects to publish, after the deletes; null: the name was deleted or replaced again.
+  const absl::flat_hash_map<std::string, StagedObject*>& ephemeral_puts() const { return ephemeral_now_; }
   int64_t name_delta() const { return counters_.name_delta; }
   int64_t object_delta() const { return counters_.object_delta; }
   const InlineCountRow& inline_count() const { return counters_.inline_count; }
@@ -70,6 +74,10 @@ class CommitEvaluator {
   void AddReference(uint64_t generation) { SetNames(generation, NamesOf(generation) + 1); }
   absl::Status DropReference(const NameRow& row);
 
+  bool EphemeralExists(const std::string& name) const;
+  void SetEphemeral(const std::string& name, StagedObject* staged);
+  void UndoRequest();
+
   Index* const index_;
   CommitBatch* const batch_;
   const SharedNames* const shared_;
@@ -79,6 +87,8 @@ class CommitEvaluator {
   std::vector<std::string> ephemeral_deletes_;
   absl::flat_hash_map<uint64_t, uint64_t> names_of_;  // overlay over *shared_: how many names a generation has
   Undo undo_;
+  absl::flat_hash_map<std::string, StagedObject*> ephemeral_now_;  // overlay over *ephemeral_; null: deleted
+  std::vector<std::pair<std::string, std::optional<StagedObject*>>> ephemeral_undo_;
   absl::flat_hash_map<uint64_t, std::shared_ptr<const ObjectRecord>> new_records_;
 };
 

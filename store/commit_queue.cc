@@ -83,7 +83,8 @@ void CommitQueue::Loop() {
     {
       absl::MutexLock lock(&mutex_);
       const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !waiting_.empty(); };
-      const bool owes_witness = witnessed_ < context_.published->load() && !context_.latch->closed();
+      const bool owes_witness =
+          witnessed_ < context_.published->load() && !context_.latch->closed() && !all_read_only_;
       if (owes_witness) {
         mutex_.AwaitWithTimeout(absl::Condition(&has_work), absl::Milliseconds(context_.idle_witness_ms));
       } else {
@@ -107,7 +108,10 @@ void CommitQueue::Loop() {
     const bool wants_witness =
         std::any_of(group.begin(), group.end(), [](const CommitRequest* request) { return request->write_witness; });
     if (wants_witness) {
-      const absl::Status status = WriteWitness(/*clean=*/false);
+      absl::Status status = WriteWitness(/*clean=*/false);
+      if (status.ok() && all_read_only_) {
+        status = absl::InternalError("no witness was written: every data file is read-only since a sync of it failed");
+      }
       for (CommitRequest* request : group) {
         if (request->write_witness && request->result.ok() && !status.ok()) request->result = status;
       }
@@ -155,12 +159,11 @@ void CommitQueue::CommitGroup(const Group& group) {
   if (evaluator.changes_index()) {
     ++commit;
     const absl::Status room = context_.check_index_room(batch->size_bytes(), OnlyDeletes(accepted));
-    if (!room.ok()) return FailGroup(accepted, room);
+    if (!room.ok()) return FailForRoom(accepted, room);
     if (evaluator.inline_count() != counts_.inline_count) batch->PutInlineCount(evaluator.inline_count());
     if (!super_stored_) batch->PutSuper(context_.super);
-    for (const Extent& bad : context_.stager->TakeBadUnits()) batch->PutBadUnits(bad);
-    for (const Extent& bad : context_.parked->TakeBadUnits()) batch->PutBadUnits(bad);
     if (const absl::Status synced = SyncTouched(accepted, *batch); !synced.ok()) return FailGroup(accepted, synced);
+    PutBadUnits(*batch);
     context_.sequence->fetch_add(1);
     const absl::Status committed = context_.index->Commit(*batch, commit);
     if (!committed.ok()) context_.sequence->fetch_add(1);
@@ -246,13 +249,12 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
     context_.parked->Park(record->generation, commit, ExtentsOf(*record));
   }
   for (const std::string& name : evaluator.ephemeral_deletes()) context_.ephemeral->Delete(name);
-  for (CommitRequest* request : accepted) {
-    for (CommitOp& op : request->ops) {
-      if (!op.staged.ephemeral || op.staged.record == nullptr) continue;
-      // Evaluation found no durable name, and this thread is the only one that makes them.
-      const absl::Status stored = context_.ephemeral->Put(op.staged, [] { return absl::OkStatus(); });
-      TS_CHECK(stored.ok());
-    }
+  for (const auto& [name, staged] : evaluator.ephemeral_puts()) {
+    if (staged == nullptr) continue;
+    // Evaluation found no durable name, and this thread is the only one that makes them.
+    const absl::Status stored =
+        context_.ephemeral->Put({&staged, 1}, [](const std::string&) { return absl::OkStatus(); });
+    TS_CHECK(stored.ok());
   }
   evaluator.ApplyTo(counts_.shared);
   counts_.names += evaluator.name_delta();
@@ -270,6 +272,32 @@ void CommitQueue::FailGroup(const Group& accepted, const absl::Status& status) {
   }
 }
 
+// Only deletes may use the last of the room, also when they came in one group with something else.
+void CommitQueue::FailForRoom(const Group& accepted, const absl::Status& status) {
+  Group deletes, others;
+  for (CommitRequest* request : accepted) (OnlyDeletes({request}) ? deletes : others).push_back(request);
+  if (others.empty()) return FailGroup(accepted, status);
+  FailGroup(others, status);
+  if (!deletes.empty()) CommitGroup(deletes);
+}
+
+void CommitQueue::PutBadUnits(CommitBatch& batch) {
+  for (const Extent& bad : context_.stager->TakeBadUnits()) batch.PutBadUnits(bad);
+  for (const Extent& bad : context_.parked->TakeBadUnits()) batch.PutBadUnits(bad);
+}
+
+absl::Status CommitQueue::CommitBadUnits() {
+  const std::unique_ptr<CommitBatch> batch = context_.index->NewBatch();
+  const uint64_t empty = batch->size_bytes();
+  PutBadUnits(*batch);
+  if (batch->size_bytes() == empty) return absl::OkStatus();
+  if (!super_stored_) batch->PutSuper(context_.super);
+  const uint64_t commit = context_.published->load() + 1;
+  TS_RETURN_IF_ERROR(context_.index->Commit(*batch, commit));
+  context_.published->store(commit);
+  return absl::OkStatus();
+}
+
 absl::Status CommitQueue::WriteWitness(bool clean) {
   const uint64_t commit = context_.published->load();
   const WitnessSlot content{.file_id = 0,
@@ -281,17 +309,20 @@ absl::Status CommitQueue::WriteWitness(bool clean) {
   for (const auto& file : context_.devices->files()) {
     if (file->file != nullptr && !file->read_only.load()) files.push_back(file.get());
   }
+  all_read_only_ = files.empty();
+  if (all_read_only_) return absl::OkStatus();
   for (DataFile* file : files) TS_RETURN_IF_ERROR(context_.devices->WriteNextSlot(*file, content));
   const std::vector<absl::Status> synced = context_.devices->Sync(files);
+  absl::Status first_error;
   for (size_t i = 0; i < files.size(); ++i) {
     if (synced[i].ok()) continue;
     files[i]->read_only.store(true);
     const absl::Status known = context_.allocator->SetReadOnly(files[i]->row.file_id);
     TS_CHECK(known.ok());
-    return synced[i];
+    if (first_error.ok()) first_error = synced[i];
   }
-  witnessed_ = commit;
-  return absl::OkStatus();
+  if (first_error.ok()) witnessed_ = commit;
+  return first_error;
 }
 
 }  // namespace tensorshelf

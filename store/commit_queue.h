@@ -91,6 +91,8 @@ class CommitQueue {
   const Counts& final_counts() const { return counts_; }
   // After Stop: writes {durable = published, clean} into a slot of every file and syncs them.
   absl::Status WriteWitness(bool clean);
+  // After Stop and before the witness: one commit with the units that became bad since the last one, if there are any.
+  absl::Status CommitBadUnits();
 
   // Milliseconds since the queue last had work.
   int64_t idle_ms() const;
@@ -106,12 +108,15 @@ class CommitQueue {
   absl::Status SyncTouched(const Group& accepted, CommitBatch& batch);
   void PublishGroup(const Group& accepted, const CommitEvaluator& evaluator, uint64_t commit);
   void FailGroup(const Group& accepted, const absl::Status& status);
+  void FailForRoom(const Group& accepted, const absl::Status& status);
+  void PutBadUnits(CommitBatch& batch);
   static bool OnlyDeletes(const Group& group);
 
   const Context context_;
   Counts counts_;              // the commit thread's; after Stop anybody's
   bool super_stored_ = false;  // the commit thread's
   uint64_t witnessed_ = 0;     // the commit thread's: highest commit in a slot
+  bool all_read_only_ = false;  // the commit thread's: there is no file left to write a witness into
   std::atomic<uint64_t> commits_{0}, groups_{0}, syncs_{0}, names_{0}, objects_{0};
   std::atomic<int64_t> last_work_ms_{0};
 

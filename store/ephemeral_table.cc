@@ -7,13 +7,16 @@
 
 namespace tensorshelf {
 
-absl::Status EphemeralTable::Put(StagedObject& staged, const std::function<absl::Status()>& check) {
+absl::Status EphemeralTable::Put(std::span<StagedObject* const> staged,
+                                 const std::function<absl::Status(const std::string& name)>& check) {
   absl::MutexLock lock(&mutex_);
-  TS_RETURN_IF_ERROR(check());
-  staged.space.BecomeState(SpaceState::kScratch);
-  auto& entry = names_[staged.name];
-  if (entry != nullptr) DropLocked(entry);
-  entry = staged.record;
+  for (const StagedObject* object : staged) TS_RETURN_IF_ERROR(check(object->name));
+  for (StagedObject* object : staged) {
+    object->space.BecomeState(SpaceState::kScratch);
+    auto& entry = names_[object->name];
+    if (entry != nullptr) DropLocked(entry);
+    entry = object->record;
+  }
   size_.store(names_.size(), std::memory_order_relaxed);
   ReclaimLocked();
   return absl::OkStatus();

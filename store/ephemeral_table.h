@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,11 @@ class EphemeralTable {
  public:
   EphemeralTable(ExtentAllocator* allocator, LeaseTable* leases) : allocator_(allocator), leases_(leases) {}
 
-  // Publishes `staged` under its name, replacing an older ephemeral object. `check` runs under the table's lock, so
-  // that a durable name that is committed at the same time either is seen by it or removes this entry afterwards.
-  absl::Status Put(StagedObject& staged, const std::function<absl::Status()>& check);
+  // Publishes all of `staged` under their names or, when `check` refuses one, none; replaces older ephemeral objects.
+  // `check` runs under the table's lock, so that a durable name that is committed at the same time either is seen by it
+  // or removes this entry afterwards.
+  absl::Status Put(std::span<StagedObject* const> staged,
+                   const std::function<absl::Status(const std::string& name)>& check);
   void Delete(const std::string& name);
 
   // With a lease on the object, which the caller must release.

@@ -331,9 +331,10 @@ absl::Status Stager::WriteData(std::vector<Work>& works) {
 void Stager::FinishRecord(Work& work) const {
   ObjectRecord& record = work.record;
   if (record.placement == Placement::kInline) {
-    work.hashes = HashBlocks(work.item->bytes, record.block_log2);
+    // Copied first: the fingerprint is of what is stored, whatever the caller's memory does meanwhile.
     work.staged.payload = std::make_shared<const std::string>(reinterpret_cast<const char*>(work.item->bytes.data()),
                                                               work.item->bytes.size());
+    work.hashes = HashBlocks(BytesOf(*work.staged.payload), record.block_log2);
   }
   record.fingerprint = FingerprintOf(record, work.hashes);
   if (record.placement != Placement::kExtents) return;
@@ -382,7 +383,8 @@ absl::Status Stager::WriteTrailers(std::vector<Work>& works) {
   return Transfer(works, std::move(segments), std::move(owners), std::move(work_of_segment));
 }
 
-absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem> items) {
+absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem> items,
+                                                        const std::function<bool(const PutItem& item)>& may_skip) {
   for (const PutItem& item : items) TS_RETURN_IF_ERROR(CheckItem(item));
   std::vector<Work> works(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
@@ -391,7 +393,7 @@ absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem>
     work.staged.name = items[i].name;
     work.staged.precondition = items[i].precondition;
     work.staged.ephemeral = items[i].ephemeral;
-    if (items[i].skip_unchanged && !items[i].ephemeral) {
+    if (items[i].skip_unchanged && !items[i].ephemeral && may_skip(items[i])) {
       TS_ASSIGN_OR_RETURN(const bool unchanged, FindUnchanged(items[i], work.staged));
       if (unchanged) continue;
     }

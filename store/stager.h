@@ -36,8 +36,10 @@ class Stager {
   };
   explicit Stager(Context context) : context_(std::move(context)) {}
 
-  // All of `items` or none. Statuses as Transaction::Put.
-  absl::StatusOr<std::vector<StagedObject>> Stage(std::span<const PutItem> items);
+  // All of `items` or none. Statuses as Transaction::Put. `may_skip` says, asked once for each item with skip_unchanged
+  // in their order, whether what is committed under its name can be compared with.
+  absl::StatusOr<std::vector<StagedObject>> Stage(std::span<const PutItem> items,
+                                                  const std::function<bool(const PutItem& item)>& may_skip);
 
   // Units of failed writes since the last call; the commit thread records them.
   std::vector<Extent> TakeBadUnits();

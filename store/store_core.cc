@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/foundation/status_macros.h"
@@ -99,7 +100,21 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
   absl::ReaderMutexLock lock(&lifecycle_);
   TS_RETURN_IF_ERROR(CheckWritable());
   if (transaction.committed) return absl::FailedPreconditionError("the transaction was committed already");
-  TS_ASSIGN_OR_RETURN(auto staged, stager_->Stage(items));
+  // skip_unchanged compares with what is committed. Where an earlier operation of this transaction may have changed
+  // what the name stands for, there is nothing to compare with, and the item is written.
+  bool names_move = false;
+  absl::flat_hash_set<std::string> put_before;
+  if (std::any_of(items.begin(), items.end(), [](const PutItem& item) { return item.skip_unchanged; })) {
+    for (const CommitOp& op : transaction.request.ops) {
+      if (op.kind == CommitOp::Kind::kPut) {
+        put_before.insert(op.staged.name);
+      } else if (op.kind != CommitOp::Kind::kRequire) {
+        names_move = true;
+      }
+    }
+  }
+  const auto may_skip = [&](const PutItem& item) { return !names_move && put_before.insert(item.name).second; };
+  TS_ASSIGN_OR_RETURN(auto staged, stager_->Stage(items, may_skip));
   transaction.request.ops.reserve(transaction.request.ops.size() + staged.size());
   for (StagedObject& object : staged) {
     CommitOp op;
@@ -124,18 +139,17 @@ absl::StatusOr<CommitResult> StoreCore::Commit(Transaction::State& transaction) 
 
 // Puts of ephemeral names alone need no commit: they go into the table at once, and never wait for a sync.
 absl::Status StoreCore::PublishEphemeral(CommitRequest& request, CommitResult& result) {
+  std::vector<StagedObject*> staged;
   for (CommitOp& op : request.ops) {
-    const std::string& name = op.staged.name;
-    const absl::Status put = ephemeral_->Put(op.staged, [&]() -> absl::Status {
-      TS_ASSIGN_OR_RETURN(const auto row, index_->FindName(name));
-      if (!row.has_value()) return absl::OkStatus();
-      return absl::AlreadyExistsError(
-          absl::StrCat(Quoted(name), " is a durable object and cannot be replaced by an ephemeral one"));
-    });
-    TS_RETURN_IF_ERROR(put);
+    staged.push_back(&op.staged);
     result.generations.push_back(op.staged.record->generation);
   }
-  return absl::OkStatus();
+  return ephemeral_->Put(staged, [&](const std::string& name) -> absl::Status {
+    TS_ASSIGN_OR_RETURN(const auto row, index_->FindName(name));
+    if (!row.has_value()) return absl::OkStatus();
+    return absl::AlreadyExistsError(
+        absl::StrCat(Quoted(name), " is a durable object and cannot be replaced by an ephemeral one"));
+  });
 }
 
 absl::StatusOr<CommitResult> StoreCore::CommitUnlocked(CommitRequest& request) {
@@ -216,9 +230,15 @@ absl::StatusOr<Object> StoreCore::FindLeased(const std::string& name, const View
   return absl::NotFoundError(absl::StrCat("no object named ", Quoted(name)));
 }
 
+absl::Status StoreCore::CheckView(const View* view) const {
+  if (view == nullptr || view->state_->core.get() == this) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the view is of another store, or of an earlier opening of ", path_));
+}
+
 absl::StatusOr<Object> StoreCore::Find(const std::string& name, const View* view) {
   absl::ReaderMutexLock lock(&lifecycle_);
   TS_RETURN_IF_ERROR(CheckUsable());
+  TS_RETURN_IF_ERROR(CheckView(view));
   TS_RETURN_IF_ERROR(ValidateName(name));
   TS_RETURN_IF_ERROR(FollowWriter(/*now=*/false));
   absl::StatusOr<Object> found = FindLeased(name, view);
@@ -236,6 +256,7 @@ absl::StatusOr<std::vector<Object>> StoreCore::FindMany(std::span<const std::str
   }
   absl::ReaderMutexLock lock(&lifecycle_);
   TS_RETURN_IF_ERROR(CheckUsable());
+  TS_RETURN_IF_ERROR(CheckView(view));
   for (const std::string& name : names) TS_RETURN_IF_ERROR(ValidateName(name));
   const auto find_all = [&](const View* in)
                             ABSL_SHARED_LOCKS_REQUIRED(lifecycle_) -> absl::StatusOr<std::vector<Object>> {
@@ -334,6 +355,7 @@ absl::Status StoreCore::Scan(const std::string& prefix, const std::string& start
                              const std::function<bool(const std::string&, uint64_t)>& visit, const View* view) {
   absl::ReaderMutexLock lock(&lifecycle_);
   TS_RETURN_IF_ERROR(CheckUsable());
+  TS_RETURN_IF_ERROR(CheckView(view));
   TS_RETURN_IF_ERROR(FollowWriter(/*now=*/false));
   std::vector<std::pair<std::string, uint64_t>> extra;
   if (view == nullptr) extra = ephemeral_->List(prefix, start, SIZE_MAX);
@@ -435,9 +457,12 @@ absl::Status StoreCore::Close() {
       // Nobody reads any more, so what was parked or scratch is free.
       parked_->ReclaimAll();
       ephemeral_->Clear();
-      status = index_->Flush();
+      status = queue_->CommitBadUnits();
+      if (status.ok()) status = index_->Flush();
       const SpaceCounters totals = allocator_->totals();
-      const bool accounted = totals[SpaceState::kReserved] == 0 && totals[SpaceState::kLimbo] == 0;
+      // The map knows free and live; with anything else the next open scans.
+      const bool accounted = totals[SpaceState::kReserved] == 0 && totals[SpaceState::kLimbo] == 0 &&
+                             totals[SpaceState::kBad] == 0;
       if (status.ok() && accounted) status = WriteFreemap(queue_->final_counts());
       if (status.ok()) status = queue_->WriteWitness(/*clean=*/true);
     }

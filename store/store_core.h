@@ -90,6 +90,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   StoreCore() = default;
 
   absl::Status CheckUsable() const ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status CheckView(const View* view) const;
   absl::Status CheckWritable() const ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
   absl::StatusOr<Object> FindLeased(const std::string& name, const View* view) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
   Object MakeObject(const std::string& name, FoundObject found, bool ephemeral);
