@@ -1,12 +1,11 @@
-// Power cuts at every step of real workloads: each file operation is logged, the log is cut after any entry, and what was
-// not synced is kept, dropped, torn or turned into garbage. Every state must open and hold what was acknowledged.
+// Power cuts at every step of real workloads: each file operation is logged, the log is cut after any entry, and what
+// was not synced is kept, dropped, torn or turned into garbage. Every state must open and hold what was acknowledged.
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -37,14 +36,14 @@ constexpr uint64_t kCapacity = uint64_t{8} << 20;
 // Where syncs cost nothing: what is durable is what the log says.
 std::string ScratchDirectory() {
   const bool in_memory = std::filesystem::is_directory("/dev/shm") && ::access("/dev/shm", W_OK) == 0;
-  std::string pattern = (in_memory ? std::string("/dev/shm") : std::filesystem::current_path().string()) +
-                        "/tensorshelf_crash.XXXXXX";
+  std::string pattern =
+      (in_memory ? std::string("/dev/shm") : std::filesystem::current_path().string()) + "/tensorshelf_crash.XXXXXX";
   return mkdtemp(pattern.data());
 }
 
 class CrashTest : public ::testing::Test {
  protected:
-  CrashTest() : root_(ScratchDirectory()), log_(root_ + "/work"), disk_(base_.get(), &log_), observer_(&log_) {
+  CrashTest() : root_(ScratchDirectory()), disk_(base_.get(), &log_), observer_(&log_) {
     std::filesystem::create_directory(root_ + "/work");
   }
   ~CrashTest() override {
@@ -64,6 +63,11 @@ class CrashTest : public ::testing::Test {
     options.index.memtable_bytes = 64 << 10;
     options.index.block_cache_bytes = 1 << 20;
     return options;
+  }
+  absl::StatusOr<std::unique_ptr<Store>> OpenOn(MemoryDisk& crashed) const {
+    StoreOptions options = SmallOptions();
+    options.disk = &crashed;
+    return Store::Open(path(), options);
   }
   std::string path() const { return root_ + "/work/shelf"; }
 
@@ -105,9 +109,9 @@ class CrashTest : public ::testing::Test {
   }
 
   // At most about `points` crash points, spread evenly, each with everything unsynced lost and with two other outcomes.
-  using Check = std::function<std::string(const std::string& shelf, size_t acknowledged, size_t begun)>;
+  using Check = std::function<std::string(MemoryDisk& crashed, size_t acknowledged, size_t begun)>;
   void CrashEverywhere(size_t points, uint64_t seed, const Check& check) {
-    CrashReplay replay(log_);
+    CrashReplay replay(log_, root_ + "/work");
     const size_t total = log_.ops().size();
     const size_t step = std::max<size_t>(1, total / points);
     for (size_t point = 1 + seed % step; point <= total; point += step) {
@@ -120,24 +124,15 @@ class CrashTest : public ::testing::Test {
       const size_t first = (point + seed) % kPolicies;
       for (size_t policy : {size_t{0}, 1 + first, 1 + (first + 3) % kPolicies}) {
         if (policy != 0 && replay.disk().unsynced_count() == 0) break;
-        const std::string directory = root_ + "/crashed";
         const auto crashed = Crash(replay, policy, seed * 1000003 + point);
-        if (!replay.Export(*crashed, directory)) return;
-        MakeBallast(directory + "/shelf");
-        const std::string problem = check(directory + "/shelf", acknowledged, begun);
+        ASSERT_OK(CrashReplay::Export(*crashed, path() + "/index"));
+        const std::string problem = check(*crashed, acknowledged, begun);
         ++tried_;
         ASSERT_EQ(problem, "") << "seed " << seed << ", crash before entry " << point << " of " << total << " ("
                                << Where(point) << "), policy " << policy << ", acknowledged " << acknowledged
                                << ", begun " << begun;
       }
     }
-  }
-
-  // Of the right length and without blocks: an open that makes one for each state would spend its time on that.
-  static void MakeBallast(const std::string& shelf) {
-    if (!std::filesystem::exists(shelf + "/STORE")) return;
-    std::ofstream(shelf + "/index.ballast", std::ios::app).close();
-    std::filesystem::resize_file(shelf + "/index.ballast", 16 << 20);
   }
 
   std::string Where(size_t point) const {
@@ -150,8 +145,8 @@ class CrashTest : public ::testing::Test {
   }
 
   // What must hold of every state of a single-threaded workload.
-  std::string CheckState(const std::string& shelf, size_t acknowledged, size_t begun) {
-    auto store = Store::Open(shelf, SmallOptions());
+  std::string CheckState(MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+    auto store = OpenOn(crashed);
     if (acknowledged == 0 && absl::IsNotFound(store.status())) return "";  // not created yet
     if (!store.ok()) return store.status().ToString();
     const Model* found = nullptr;
@@ -164,11 +159,11 @@ class CrashTest : public ::testing::Test {
       break;
     }
     if (found == nullptr) return "holds neither state: " + difference;
-    return GoesOn(*std::move(store), shelf, Durable(*found));
+    return GoesOn(*std::move(store), crashed, Durable(*found));
   }
 
   // The store accounts for its space, takes a put, and everything is there again after a reopen.
-  std::string GoesOn(std::unique_ptr<Store> store, const std::string& shelf, Model model) {
+  std::string GoesOn(std::unique_ptr<Store> store, MemoryDisk& crashed, Model model) {
     if (const std::string problem = SpaceProblem(*store); !problem.empty()) return problem;
     model["after"] = {.size = 90000, .seed = tried_};
     const absl::Status put = Apply(*store, {.kind = ModelOp::Kind::kPut, .name = "after", .value = model["after"]});
@@ -176,7 +171,7 @@ class CrashTest : public ::testing::Test {
     if (const absl::Status closed = store->Close(); !closed.ok()) return "close: " + closed.ToString();
     store.reset();
     if (tried_ % 3 != 0) return "";
-    auto again = Store::Open(shelf, SmallOptions());
+    auto again = OpenOn(crashed);
     if (!again.ok()) return "second open: " + again.status().ToString();
     return Difference(**again, model);
   }
@@ -231,7 +226,8 @@ class CrashTest : public ::testing::Test {
         std::vector<CrashPolicy::Sector> sectors;
         CrashPolicy garbage = CrashPolicy::RandomWrites(seed);
         garbage.keeps_sector = [&sectors, keeps = garbage.keeps_sector](const CrashPolicy::Sector& sector) {
-          const bool mangled = !keeps(sector) && (absl::EndsWith(sector.path, ".tsd") || absl::EndsWith(sector.path, ".log"));
+          const bool mangled =
+              !keeps(sector) && (absl::EndsWith(sector.path, ".tsd") || absl::EndsWith(sector.path, ".log"));
           if (mangled) sectors.push_back(sector);
           return true;
         };
@@ -263,14 +259,15 @@ ModelOp PutOp(const std::string& name, uint64_t size, uint64_t seed) {
 
 TEST_F(CrashTest, CreationIsWholeOrNothingAndCanBeRepeated) {
   Create();
-  CrashEverywhere(60, 1, [&](const std::string& shelf, size_t acknowledged, size_t begun) -> std::string {
-    std::string problem = CheckState(shelf, acknowledged, begun);
-    if (!problem.empty() || std::filesystem::exists(shelf + "/STORE")) return problem;
+  CrashEverywhere(60, 1, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) -> std::string {
+    std::string problem = CheckState(crashed, acknowledged, begun);
+    if (!problem.empty() || crashed.Stat(path() + "/STORE")->kind == PathInfo::Kind::kFile) return problem;
     CreateOptions options;
     options.capacity = kCapacity;
     options.prefill = Prefill::kNone;
-    if (const absl::Status created = Store::Create(shelf, options); !created.ok()) return created.ToString();
-    return CheckState(shelf, 1, 1);
+    options.disk = &crashed;
+    if (const absl::Status created = Store::Create(path(), options); !created.ok()) return created.ToString();
+    return CheckState(crashed, 1, 1);
   });
   EXPECT_GT(tried_, 40u);
 }
@@ -290,7 +287,9 @@ TEST_F(CrashTest, OneOfEachOperation) {
       {.kind = Kind::kPutMany, .parts = {PutOp("c/1", 10, 1), PutOp("c/2", 9000, 2), PutOp("c/3", 70000, 3)}},
       {.kind = Kind::kFlush},
       {.kind = Kind::kTransaction,
-       .parts = {PutOp("c/2", 8000, 4), {.kind = Kind::kDelete, .name = "c/1"}, PutOp("d", 200000, 5),
+       .parts = {PutOp("c/2", 8000, 4),
+                 {.kind = Kind::kDelete, .name = "c/1"},
+                 PutOp("d", 200000, 5),
                  {.kind = Kind::kRename, .name = "a/small", .to = "e"}}},
       {.kind = Kind::kReopen},
       {.kind = Kind::kClonePrefix, .name = "a/", .to = "step/"},
@@ -307,10 +306,9 @@ TEST_F(CrashTest, OneOfEachOperation) {
     ASSERT_NO_FATAL_FAILURE(Run(op)) << Describe(op);
   }
   Close();
-  CrashEverywhere(150, 2,
-                  [&](const std::string& shelf, size_t acknowledged, size_t begun) {
-                    return CheckState(shelf, acknowledged, begun);
-                  });
+  CrashEverywhere(150, 2, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+    return CheckState(crashed, acknowledged, begun);
+  });
   EXPECT_GT(tried_, 250u);
 }
 
@@ -339,8 +337,8 @@ TEST_P(RandomCrashTest, RandomWorkload) {
     ASSERT_NO_FATAL_FAILURE(Run(op)) << "seed " << GetParam() << " op " << i << " " << Describe(op);
   }
   Close();
-  CrashEverywhere(80, GetParam(), [&](const std::string& shelf, size_t acknowledged, size_t begun) {
-    return CheckState(shelf, acknowledged, begun);
+  CrashEverywhere(80, GetParam(), [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+    return CheckState(crashed, acknowledged, begun);
   });
   EXPECT_GT(tried_, 100u);
 }
@@ -363,7 +361,7 @@ TEST_F(CrashTest, ConcurrentCommits) {
   }
   for (std::thread& thread : threads) thread.join();
   Close();
-  CrashReplay replay(log_);
+  CrashReplay replay(log_, root_ + "/work");
   const size_t total = log_.ops().size();
   std::vector<uint64_t> acknowledged(kThreads, 0);
   for (size_t point = 1; point <= total; ++point) {
@@ -375,9 +373,8 @@ TEST_F(CrashTest, ConcurrentCommits) {
     replay.AdvanceTo(point);
     const size_t policy = point / 4 % (kPolicies + 1);
     const auto crashed = Crash(replay, policy, point);
-    ASSERT_TRUE(replay.Export(*crashed, root_ + "/crashed"));
-    MakeBallast(root_ + "/crashed/shelf");
-    auto store = Store::Open(root_ + "/crashed/shelf", SmallOptions());
+    ASSERT_OK(CrashReplay::Export(*crashed, path() + "/index"));
+    auto store = OpenOn(*crashed);
     ++tried_;
     if (absl::IsNotFound(store.status()) && acknowledged == std::vector<uint64_t>(kThreads, 0)) continue;
     ASSERT_OK(store) << "before entry " << point << ", policy " << policy << Where(point);

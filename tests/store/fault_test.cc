@@ -1,5 +1,5 @@
-// The k-th call of each kind fails, for k = 1, 2, ... until the workload makes fewer: nothing crashes, every error has a
-// type, and a reopen without faults finds every acknowledged change and each other one whole or not at all.
+// The k-th call of each kind fails, for k = 1, 2, ... until the workload makes fewer: nothing crashes, every error has
+// a type, and a reopen without faults finds every acknowledged change and each other one whole or not at all.
 
 #include <gtest/gtest.h>
 
@@ -116,9 +116,8 @@ class FaultTest : public ShelfCopyFixture {
   static std::string Follow(const ModelOp& op, const absl::Status& status, std::vector<Model>& possible) {
     if (!status.ok()) {
       // A change that builds on one that did not happen fails as it should.
-      const bool follows = std::any_of(possible.begin(), possible.end(), [&](Model model) {
-        return Apply(model, op) == status.code();
-      });
+      const bool follows =
+          std::any_of(possible.begin(), possible.end(), [&](Model model) { return Apply(model, op) == status.code(); });
       if (!follows) {
         if (const std::string problem = Untyped(status); !problem.empty()) return problem;
       }
@@ -159,7 +158,8 @@ class FaultTest : public ShelfCopyFixture {
       Restore();
       FailingObserver observer(kind, nth, status);
       const std::string problem = Try(nullptr, &observer, [] { return false; });
-      ASSERT_EQ(problem, "") << "index operation kind " << static_cast<int>(kind) << " number " << nth << ", " << status;
+      ASSERT_EQ(problem, "") << "index operation kind " << static_cast<int>(kind) << " number " << nth << ", "
+                             << status;
       ++tried_;
       if (!observer.fired()) break;
     }

@@ -20,9 +20,9 @@ namespace tensorshelf {
 class ShelfCopyFixture : public ::testing::Test {
  protected:
   ShelfCopyFixture() {
-    std::string pattern = (::access("/dev/shm", W_OK) == 0 ? std::string("/dev/shm")
-                                                          : std::filesystem::current_path().string()) +
-                          "/tensorshelf_copy.XXXXXX";
+    std::string pattern =
+        (::access("/dev/shm", W_OK) == 0 ? std::string("/dev/shm") : std::filesystem::current_path().string()) +
+        "/tensorshelf_copy.XXXXXX";
     root_ = mkdtemp(pattern.data());
     original_ = root_ + "/original";
     shelf_ = root_ + "/shelf";

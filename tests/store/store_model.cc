@@ -13,10 +13,9 @@ namespace {
 using Kind = ModelOp::Kind;
 
 const char* NameOf(Kind kind) {
-  constexpr const char* kNames[] = {"put",          "put-unchanged", "put-ephemeral", "delete",
-                                    "rename",       "clone",         "delete-prefix", "rename-prefix",
-                                    "clone-prefix", "transaction",   "put-many",      "flush",
-                                    "reopen"};
+  constexpr const char* kNames[] = {"put",      "put-unchanged", "put-ephemeral", "delete",       "rename",
+                                    "clone",    "delete-prefix", "rename-prefix", "clone-prefix", "transaction",
+                                    "put-many", "flush",         "reopen"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -186,7 +185,8 @@ ModelOp RandomOp(std::mt19937_64& random, const ModelChoices& choices) {
     // Inline, small, with a trailer, and any.
     const uint64_t limits[] = {100, 5000, 80000, choices.size_max};
     // Few seeds, so that equal content comes again.
-    return ModelValue{.size = random() % std::min(limits[random() % 4], choices.size_max), .seed = random() % 3,
+    return ModelValue{.size = random() % std::min(limits[random() % 4], choices.size_max),
+                      .seed = random() % 3,
                       .ephemeral = ephemeral};
   };
   const auto simple = [&]() -> ModelOp {
@@ -215,9 +215,11 @@ ModelOp RandomOp(std::mt19937_64& random, const ModelChoices& choices) {
         if (random() % 4 != 0) return {.kind = Kind::kDelete, .name = op.name, .flag = op.flag};
         return {.kind = Kind::kDeletePrefix, .name = any(choices.prefixes)};
       case 9:
-        return {.kind = Kind::kRenamePrefix, .name = any(choices.prefixes), .to = any(choices.prefixes), .flag = op.flag};
+        return {
+            .kind = Kind::kRenamePrefix, .name = any(choices.prefixes), .to = any(choices.prefixes), .flag = op.flag};
       case 10:
-        return {.kind = Kind::kClonePrefix, .name = any(choices.prefixes), .to = any(choices.prefixes), .flag = op.flag};
+        return {
+            .kind = Kind::kClonePrefix, .name = any(choices.prefixes), .to = any(choices.prefixes), .flag = op.flag};
     }
   };
   switch (random() % 12) {
@@ -272,7 +274,8 @@ std::string Difference(Store& store, const Model& model) {
     if (bytes != wanted) return absl::StrCat(name, ": other bytes");
   }
   const uint64_t counted = store.stats().names;
-  if (counted != UINT64_MAX && counted != model.size()) return absl::StrCat("stats say ", counted, " names, there are ", model.size());
+  if (counted != UINT64_MAX && counted != model.size())
+    return absl::StrCat("stats say ", counted, " names, there are ", model.size());
   return "";
 }
 

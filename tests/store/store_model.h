@@ -1,5 +1,5 @@
-// What a store must hold, as a map in memory, and random operations that change both. An operation is a value: it can be
-// printed, applied to the model, applied to a store, and left out when a failing sequence is made shorter.
+// What a store must hold, as a map in memory, and random operations that change both. An operation is a value: it can
+// be printed, applied to the model, applied to a store, and left out when a failing sequence is made shorter.
 
 #ifndef TENSORSHELF_TESTS_STORE_STORE_MODEL_H_
 #define TENSORSHELF_TESTS_STORE_STORE_MODEL_H_

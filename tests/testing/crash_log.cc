@@ -1,11 +1,10 @@
 #include "tests/testing/crash_log.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <utility>
 
 #include "engine/foundation/status_macros.h"
@@ -16,15 +15,13 @@ namespace {
 
 using Kind = LoggedOp::Kind;
 
-constexpr uint64_t kExportChunk = uint64_t{64} << 10;
-constexpr uint64_t kSparseFrom = uint64_t{1} << 20;
+constexpr uint64_t kExportedBytesMax = uint64_t{64} << 20;
 
 std::string Text(const std::byte* data, size_t size) { return {reinterpret_cast<const char*>(data), size}; }
 
 class LoggingFile : public File {
  public:
-  LoggingFile(std::unique_ptr<File> base, CrashLog* log)
-      : base_(std::move(base)), log_(log), relative_(log->Relative(base_->path())) {}
+  LoggingFile(std::unique_ptr<File> base, CrashLog* log) : base_(std::move(base)), log_(log), path_(base_->path()) {}
 
   const std::string& path() const override { return base_->path(); }
   const IoAlignment& alignment() const override { return base_->alignment(); }
@@ -33,35 +30,35 @@ class LoggingFile : public File {
   int64_t PRead(uint64_t offset, std::span<std::byte> to) override { return base_->PRead(offset, to); }
   int64_t PWrite(uint64_t offset, std::span<const std::byte> from) override {
     const int64_t moved = base_->PWrite(offset, from);
-    if (moved > 0) log_->Add({Kind::kWrite, relative_, "", offset, Text(from.data(), static_cast<size_t>(moved)), 0});
+    if (moved > 0) log_->Add({Kind::kWrite, path_, "", offset, Text(from.data(), static_cast<size_t>(moved)), 0});
     return moved;
   }
   absl::Status Sync() override {
     const size_t began = log_->size();
     TS_RETURN_IF_ERROR(base_->Sync());
-    log_->Add({Kind::kSync, relative_, "", 0, "", began});
+    log_->Add({Kind::kSync, path_, "", 0, "", began});
     return absl::OkStatus();
   }
   absl::Status Allocate(uint64_t size) override {
     TS_ASSIGN_OR_RETURN(const uint64_t before, base_->Size());
     TS_RETURN_IF_ERROR(base_->Allocate(size));
-    if (size > before) log_->Add({Kind::kResize, relative_, "", size, "", 0});
+    if (size > before) log_->Add({Kind::kResize, path_, "", size, "", 0});
     return absl::OkStatus();
   }
   absl::Status Truncate(uint64_t size) override {
     TS_RETURN_IF_ERROR(base_->Truncate(size));
-    log_->Add({Kind::kResize, relative_, "", size, "", 0});
+    log_->Add({Kind::kResize, path_, "", size, "", 0});
     return absl::OkStatus();
   }
 
   void LogWrite(const IoOp& op, int64_t moved) {
-    log_->Add({Kind::kWrite, relative_, "", op.offset, Text(op.memory, static_cast<size_t>(moved)), 0});
+    log_->Add({Kind::kWrite, path_, "", op.offset, Text(op.memory, static_cast<size_t>(moved)), 0});
   }
 
  private:
   const std::unique_ptr<File> base_;
   CrashLog* const log_;
-  const std::string relative_;
+  const std::string path_;
 };
 
 class LoggingQueue : public IoQueue {
@@ -97,15 +94,9 @@ size_t CrashLog::size() const {
   return ops_.size();
 }
 
-std::string CrashLog::Relative(const std::string& path) const {
-  if (path == root_) return "/";
-  EXPECT_EQ(path.compare(0, root_.size() + 1, root_ + "/"), 0) << path << " is outside " << root_;
-  return path.substr(root_.size());
-}
-
 absl::StatusOr<std::unique_ptr<File>> LoggingDisk::Open(const std::string& path, const OpenOptions& options) {
   TS_ASSIGN_OR_RETURN(auto file, base_->Open(path, options));
-  if (options.create) log_->Add({Kind::kCreate, log_->Relative(path), "", 0, "", 0});
+  if (options.create) log_->Add({Kind::kCreate, path, "", 0, "", 0});
   return std::make_unique<LoggingFile>(std::move(file), log_);
 }
 
@@ -116,26 +107,26 @@ absl::StatusOr<std::unique_ptr<IoQueue>> LoggingDisk::NewQueue(size_t depth) {
 
 absl::Status LoggingDisk::MakeDirectory(const std::string& path, uint32_t mode) {
   TS_RETURN_IF_ERROR(base_->MakeDirectory(path, mode));
-  log_->Add({Kind::kMakeDirectory, log_->Relative(path), "", 0, "", 0});
+  log_->Add({Kind::kMakeDirectory, path, "", 0, "", 0});
   return absl::OkStatus();
 }
 
 absl::Status LoggingDisk::Rename(const std::string& from, const std::string& to) {
   TS_RETURN_IF_ERROR(base_->Rename(from, to));
-  log_->Add({Kind::kRename, log_->Relative(from), log_->Relative(to), 0, "", 0});
+  log_->Add({Kind::kRename, from, to, 0, "", 0});
   return absl::OkStatus();
 }
 
 absl::Status LoggingDisk::Remove(const std::string& path) {
   TS_RETURN_IF_ERROR(base_->Remove(path));
-  log_->Add({Kind::kRemove, log_->Relative(path), "", 0, "", 0});
+  log_->Add({Kind::kRemove, path, "", 0, "", 0});
   return absl::OkStatus();
 }
 
 absl::Status LoggingDisk::SyncDirectory(const std::string& path) {
   const size_t began = log_->size();
   TS_RETURN_IF_ERROR(base_->SyncDirectory(path));
-  log_->Add({Kind::kSyncDirectory, log_->Relative(path), "", 0, "", began});
+  log_->Add({Kind::kSyncDirectory, path, "", 0, "", began});
   return absl::OkStatus();
 }
 
@@ -149,7 +140,7 @@ absl::Status LoggingObserver::Before(const IndexFileOp& op) {
 
 void LoggingObserver::After(const IndexFileOp& op) {
   if (op.kind == IndexFileOp::Kind::kRead) return;
-  LoggedOp logged{Kind::kWrite, log_->Relative(op.path), "", 0, "", 0};
+  LoggedOp logged{Kind::kWrite, op.path, "", 0, "", 0};
   switch (op.kind) {
     case IndexFileOp::Kind::kCreate:
       logged.kind = Kind::kCreate;
@@ -167,7 +158,7 @@ void LoggingObserver::After(const IndexFileOp& op) {
     }
     case IndexFileOp::Kind::kRename:
       logged.kind = Kind::kRename;
-      logged.target = log_->Relative(op.target);
+      logged.target = op.target;
       break;
     case IndexFileOp::Kind::kDelete:
       logged.kind = Kind::kRemove;
@@ -188,7 +179,13 @@ void LoggingObserver::After(const IndexFileOp& op) {
   log_->Add(std::move(logged));
 }
 
-CrashReplay::CrashReplay(const CrashLog& log) : log_(log) {
+CrashReplay::CrashReplay(const CrashLog& log, const std::string& directory) : log_(log) {
+  for (size_t slash = directory.find('/', 1);; slash = directory.find('/', slash + 1)) {
+    const std::string path = directory.substr(0, slash);
+    EXPECT_OK(disk_.MakeDirectory(path, 0700));
+    EXPECT_OK(disk_.SyncDirectory(std::filesystem::path(path).parent_path().string()));
+    if (slash == std::string::npos) break;
+  }
   const std::vector<LoggedOp>& ops = log_.ops();
   for (size_t at = 0; at < ops.size(); ++at) {
     if (ops[at].kind != Kind::kSync) continue;
@@ -230,10 +227,6 @@ void CrashReplay::Play(const LoggedOp& op) {
     case Kind::kWrite: {
       ASSERT_OK_AND_ASSIGN(auto file, open());
       ASSERT_OK(WriteExactly(*file, op.offset, std::as_bytes(std::span(op.bytes))));
-      std::set<uint64_t>& touched = touched_[op.path];
-      for (uint64_t at = op.offset / kExportChunk; at * kExportChunk < op.offset + op.bytes.size(); ++at) {
-        touched.insert(at);
-      }
       break;
     }
     case Kind::kResize: {
@@ -243,7 +236,8 @@ void CrashReplay::Play(const LoggedOp& op) {
     }
     case Kind::kSync: {
       // One that raced with writes to its file was played where it began: it covers what came before that.
-      if (std::any_of(early_syncs_.begin(), early_syncs_.end(), [&](const auto& early) { return early.second == next_; })) {
+      if (std::any_of(early_syncs_.begin(), early_syncs_.end(),
+                      [&](const auto& early) { return early.second == next_; })) {
         break;
       }
       ASSERT_OK_AND_ASSIGN(auto file, open());
@@ -265,47 +259,18 @@ void CrashReplay::Play(const LoggedOp& op) {
   }
 }
 
-bool CrashReplay::Export(MemoryDisk& crashed, const std::string& directory) const {
+absl::Status CrashReplay::Export(MemoryDisk& crashed, const std::string& directory) {
   std::filesystem::remove_all(directory);
-  const bool exported = ExportTree(crashed, "/", directory);
-  EXPECT_TRUE(exported) << directory;
-  return exported;
-}
-
-bool CrashReplay::ExportTree(MemoryDisk& crashed, const std::string& path, const std::string& directory) const {
-  std::filesystem::create_directory(directory);
-  const auto names = crashed.List(path);
-  if (!names.ok()) return false;
-  std::string chunk;
-  for (const std::string& name : *names) {
-    const std::string from = path == "/" ? "/" + name : path + "/" + name;
-    const std::string to = directory + "/" + name;
-    const auto info = crashed.Stat(from);
-    if (!info.ok()) return false;
-    if (info->kind == PathInfo::Kind::kDirectory) {
-      if (!ExportTree(crashed, from, to)) return false;
-      continue;
-    }
-    const auto file = crashed.Open(from, {.direct = false});
-    if (!file.ok()) return false;
-    const int fd = ::open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600);
-    bool written = fd >= 0 && ::ftruncate(fd, static_cast<off_t>(info->size)) == 0;
-    const auto copy = [&](uint64_t offset) {
-      if (!written || offset >= info->size) return;
-      chunk.resize(std::min(kExportChunk, info->size - offset));
-      written = ReadExactly(**file, offset, std::as_writable_bytes(std::span(chunk))).ok() &&
-                ::pwrite(fd, chunk.data(), chunk.size(), static_cast<off_t>(offset)) ==
-                    static_cast<ssize_t>(chunk.size());
-    };
-    if (info->size < kSparseFrom) {
-      for (uint64_t at = 0; at < info->size; at += kExportChunk) copy(at);
-    } else if (const auto touched = touched_.find(from); touched != touched_.end()) {
-      for (const uint64_t index : touched->second) copy(index * kExportChunk);
-    }
-    if (fd >= 0) ::close(fd);
-    if (!written) return false;
+  TS_ASSIGN_OR_RETURN(const PathInfo there, crashed.Stat(directory));
+  if (there.kind != PathInfo::Kind::kDirectory) return absl::OkStatus();
+  std::filesystem::create_directories(directory);
+  TS_ASSIGN_OR_RETURN(const std::vector<std::string> names, crashed.List(directory));
+  for (const std::string& name : names) {
+    const std::string path = directory + "/" + name;
+    TS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(crashed, path, kExportedBytesMax));
+    std::ofstream(path, std::ios::binary) << bytes;
   }
-  return true;
+  return absl::OkStatus();
 }
 
 }  // namespace tensorshelf::testing

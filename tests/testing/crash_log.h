@@ -1,6 +1,6 @@
 // One ordered log of everything that a store does to files: data files through a Disk, the index through RocksDB's
 // observer. A crash after any entry can be played back: the log up to there goes into a MemoryDisk, which knows what
-// was synced, and what its crash leaves is written out as a directory that the real store opens.
+// was synced. What its crash leaves is again a disk for the store; only RocksDB's files must be written out for it.
 
 #ifndef TENSORSHELF_TESTS_TESTING_CRASH_LOG_H_
 #define TENSORSHELF_TESTS_TESTING_CRASH_LOG_H_
@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,28 +24,23 @@ namespace tensorshelf::testing {
 struct LoggedOp {
   enum class Kind { kCreate, kWrite, kResize, kSync, kRename, kRemove, kMakeDirectory, kSyncDirectory, kMark };
   Kind kind = Kind::kWrite;
-  std::string path;           // relative to the log's root, beginning with "/"; kMark: what the test said
-  std::string target = {};    // kRename
-  uint64_t offset = 0;        // kWrite; kResize: the new size; kMark: the test's number
-  std::string bytes = {};     // kWrite
-  size_t covers_until = 0;    // kSync: entries before this one are covered; later ones raced with it
+  std::string path;         // absolute; kMark: what the test said
+  std::string target = {};  // kRename
+  uint64_t offset = 0;      // kWrite; kResize: the new size; kMark: the test's number
+  std::string bytes = {};   // kWrite
+  size_t covers_until = 0;  // kSync: entries before this one are covered; later ones raced with it
 };
 
 // Thread-safe while it records. A write is entered when its completion is reaped, a sync when it returns.
 class CrashLog {
  public:
-  // Paths below `root` (absolute) are logged; anything else is refused by the test's failure.
-  explicit CrashLog(std::string root) : root_(std::move(root)) {}
-
   void Add(LoggedOp op) ABSL_LOCKS_EXCLUDED(mutex_);
   void Mark(const std::string& what, uint64_t number) { Add({LoggedOp::Kind::kMark, what, "", number, "", 0}); }
   size_t size() const ABSL_LOCKS_EXCLUDED(mutex_);
-  std::string Relative(const std::string& path) const;
   // Valid when nothing records any more.
   const std::vector<LoggedOp>& ops() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return ops_; }
 
  private:
-  const std::string root_;
   mutable absl::Mutex mutex_;
   std::vector<LoggedOp> ops_ ABSL_GUARDED_BY(mutex_);
 };
@@ -91,24 +85,22 @@ class LoggingObserver : public IndexFileObserver {
 // Plays a log back, forwards only.
 class CrashReplay {
  public:
-  explicit CrashReplay(const CrashLog& log);
+  // The directory `directory` is there from the beginning, durably.
+  CrashReplay(const CrashLog& log, const std::string& directory);
 
   // Everything before entry `end` has happened.
   void AdvanceTo(size_t end);
   const MemoryDisk& disk() const { return disk_; }
-  // Writes what `crashed` holds under `directory`, which is made anew; large files become sparse. Returns false, with a
-  // test failure, when it cannot.
-  bool Export(MemoryDisk& crashed, const std::string& directory) const;
+  // Makes the real `directory` anew with the files that `crashed` has there, if it has it at all. For the index.
+  static absl::Status Export(MemoryDisk& crashed, const std::string& directory);
 
  private:
   void Play(const LoggedOp& op);
-  bool ExportTree(MemoryDisk& crashed, const std::string& path, const std::string& directory) const;
 
   const CrashLog& log_;
   std::multimap<size_t, size_t> early_syncs_;  // where it began -> the entry of a sync that raced with writes
   size_t next_ = 0;
   MemoryDisk disk_;
-  std::map<std::string, std::set<uint64_t>> touched_;  // chunks of kExportChunk that were ever written, by path
 };
 
 }  // namespace tensorshelf::testing
