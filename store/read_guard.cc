@@ -18,25 +18,13 @@ size_t HomeSlot() {
 
 ReadGuards::ReadGuards() = default;
 
-ReadGuards::Guard ReadGuards::Enter(const std::atomic<uint64_t>& published) {
-  uint64_t commit = published.load(std::memory_order_seq_cst);
-  std::atomic<uint64_t>* slot = nullptr;
-  for (size_t at = HomeSlot(), tried = 0; slot == nullptr; at = (at + 1) % kSlots) {
+std::atomic<uint64_t>* ReadGuards::TakeSlot(uint64_t commit) {
+  for (size_t at = HomeSlot(), tried = 0; tried < kSlots; at = (at + 1) % kSlots, ++tried) {
     uint64_t idle = kNobody;
     // Taking the slot and storing the commit is one step: the slot never holds a number that is not protected.
-    if (slots_[at].commit.compare_exchange_strong(idle, commit, std::memory_order_seq_cst)) {
-      slot = &slots_[at].commit;
-    } else if (++tried % kSlots == 0) {
-      std::this_thread::yield();
-      commit = published.load(std::memory_order_seq_cst);
-    }
+    if (slots_[at].commit.compare_exchange_strong(idle, commit, std::memory_order_seq_cst)) return &slots_[at].commit;
   }
-  for (;;) {
-    const uint64_t now = published.load(std::memory_order_seq_cst);
-    if (now == commit) return Guard(slot, commit);
-    commit = now;
-    slot->store(commit, std::memory_order_seq_cst);
-  }
+  return nullptr;
 }
 
 void ReadGuards::Guard::Exit() {
@@ -46,21 +34,9 @@ void ReadGuards::Guard::Exit() {
   slot_ = nullptr;
 }
 
-uint64_t ReadGuards::EnterView(const std::atomic<uint64_t>& published) {
-  uint64_t commit = published.load(std::memory_order_seq_cst);
-  {
-    absl::MutexLock lock(&mutex_);
-    ++views_[commit];
-  }
-  for (;;) {
-    const uint64_t now = published.load(std::memory_order_seq_cst);
-    if (now == commit) return commit;
-    absl::MutexLock lock(&mutex_);
-    ++views_[now];
-    const auto old = views_.find(commit);
-    if (--old->second == 0) views_.erase(old);
-    commit = now;
-  }
+void ReadGuards::AddView(uint64_t commit) {
+  absl::MutexLock lock(&mutex_);
+  ++views_[commit];
 }
 
 void ReadGuards::LeaveView(uint64_t commit) {

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
@@ -59,12 +60,21 @@ class ReadGuards {
   ReadGuards& operator=(const ReadGuards&) = delete;
 
   // `published` must be written with seq_cst and never fall. Yields while all slots are taken.
-  Guard Enter(const std::atomic<uint64_t>& published);
-
+  Guard Enter(const std::atomic<uint64_t>& published) {
+    return EnterReading([&] { return published.load(std::memory_order_seq_cst); });
+  }
   // For holders that live long (a consistent view of one commit): no slot is used. Returns the commit to give back to
   // LeaveView.
-  uint64_t EnterView(const std::atomic<uint64_t>& published);
+  uint64_t EnterView(const std::atomic<uint64_t>& published) {
+    return EnterViewReading([&] { return published.load(std::memory_order_seq_cst); });
+  }
   void LeaveView(uint64_t commit);
+
+  // The same protocol over any seq_cst read of the published commit.
+  template <typename ReadPublished>
+  Guard EnterReading(ReadPublished read_published);
+  template <typename ReadPublished>
+  uint64_t EnterViewReading(ReadPublished read_published);
 
   // The smallest commit of all active guards and views, or kNobody. For the thread that publishes.
   uint64_t OldestActive() const;
@@ -76,10 +86,42 @@ class ReadGuards {
     std::atomic<uint64_t> commit{kNobody};
   };
 
+  // Takes an idle slot for `commit`; null when there is none.
+  std::atomic<uint64_t>* TakeSlot(uint64_t commit);
+  void AddView(uint64_t commit);
+
   std::array<Slot, kSlots> slots_;
   mutable absl::Mutex mutex_;                                          // a leaf
   absl::btree_map<uint64_t, uint64_t> views_ ABSL_GUARDED_BY(mutex_);  // commit -> views of it
 };
+
+template <typename ReadPublished>
+ReadGuards::Guard ReadGuards::EnterReading(ReadPublished read_published) {
+  uint64_t commit = read_published();
+  std::atomic<uint64_t>* slot;
+  while ((slot = TakeSlot(commit)) == nullptr) {
+    std::this_thread::yield();
+    commit = read_published();
+  }
+  // Until this read the slot may have been empty for a reclaimer that published a newer commit and scanned.
+  for (uint64_t now; (now = read_published()) != commit;) {
+    commit = now;
+    slot->store(commit, std::memory_order_seq_cst);
+  }
+  return Guard(slot, commit);
+}
+
+template <typename ReadPublished>
+uint64_t ReadGuards::EnterViewReading(ReadPublished read_published) {
+  uint64_t commit = read_published();
+  AddView(commit);
+  for (uint64_t now; (now = read_published()) != commit;) {
+    AddView(now);
+    LeaveView(commit);
+    commit = now;
+  }
+  return commit;
+}
 
 }  // namespace tensorshelf
 

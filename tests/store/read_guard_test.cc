@@ -1,5 +1,5 @@
-// Goal: nothing is freed while a reader that may have found it is active. Method: by hand, then readers against a
-// reclaimer that poisons what it frees: a reader that sees poison under its guard has found a hole in the protocol.
+// Goal: nothing is freed while a reader that may have found it is active. Method: by hand, with commits published inside an
+// entry, then readers against a reclaimer that poisons what it frees, which no reader may see under its guard.
 
 #include "store/read_guard.h"
 
@@ -46,6 +46,33 @@ TEST(ReadGuards, ViewsCountAsWell) {
   guards.LeaveView(twin);
   EXPECT_EQ(guards.OldestActive(), 9u);
   guards.LeaveView(later);
+  EXPECT_EQ(guards.OldestActive(), ReadGuards::kNobody);
+}
+
+// Commits that are published while a reader enters, one before each of its reads; it must end at one that stood still.
+TEST(ReadGuards, ACommitPublishedDuringEntryIsNoticed) {
+  ReadGuards guards;
+  const std::vector<uint64_t> published = {5, 8, 9, 9, 12};
+  size_t reads = 0;
+  const auto read = [&] {
+    if (reads > 0) {
+      EXPECT_EQ(guards.OldestActive(), published[reads - 1]) << "a scan before read " << reads;
+    }
+    return published[reads++];
+  };
+  {
+    const ReadGuards::Guard guard = guards.EnterReading(read);
+    EXPECT_EQ(guard.commit(), 9u);
+    EXPECT_EQ(reads, 4u);
+    EXPECT_EQ(guards.OldestActive(), 9u);
+  }
+  reads = 0;
+  const uint64_t view = guards.EnterViewReading(read);
+  EXPECT_EQ(view, 9u);
+  EXPECT_EQ(reads, 4u);
+  EXPECT_EQ(guards.OldestActive(), 9u);
+  EXPECT_EQ(guards.active_views(), 1u);
+  guards.LeaveView(view);
   EXPECT_EQ(guards.OldestActive(), ReadGuards::kNobody);
 }
 
