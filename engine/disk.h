@@ -38,17 +38,18 @@ class File {
   // The size in bytes that the file system reports now.
   virtual absl::StatusOr<uint64_t> Size() const = 0;
 
-  // One positional transfer, as pread(2) and pwrite(2): the number of bytes moved, which may be short (0 = end of file on a
-  // read), or a negative errno. Any alignment works: what the direct descriptor cannot take goes through the page cache
-  // descriptor, and the engine's own transfers never mix the two on one range.
+  // One positional transfer, as pread(2) and pwrite(2): the number of bytes moved, which may be short (0 = end of file
+  // on a read), or a negative errno. Any alignment works: what the direct descriptor cannot take goes through the page
+  // cache descriptor, and the engine's own transfers never mix the two on one range.
   virtual int64_t PRead(uint64_t offset, std::span<std::byte> to) = 0;
   virtual int64_t PWrite(uint64_t offset, std::span<const std::byte> from) = 0;
 
-  // fdatasync(2): everything completed on this file before the call is durable when it returns OK. After an error nothing
-  // can be said about earlier writes, and a later success does not repair that.
+  // fdatasync(2): everything completed on this file before the call is durable when it returns OK. After an error
+  // nothing can be said about earlier writes, and a later success does not repair that.
   virtual absl::Status Sync() = 0;
 
-  // Reserves [0, size) on the device and makes the file that long (fallocate(2)). ResourceExhausted when there is no room.
+  // Reserves [0, size) on the device and makes the file that long (fallocate(2)). ResourceExhausted when there is no
+  // room.
   virtual absl::Status Allocate(uint64_t size) = 0;
   virtual absl::Status Truncate(uint64_t size) = 0;
 
@@ -56,22 +57,22 @@ class File {
   virtual int direct_fd() const = 0;
 };
 
-// The whole span or an error: repeats short transfers and EINTR, and reports an early end of file as DataLoss, with path,
-// offset and both lengths.
+// The whole span or an error: repeats short transfers and EINTR, and reports an early end of file as DataLoss, with
+// path, offset and both lengths.
 absl::Status ReadExactly(File& file, uint64_t offset, std::span<std::byte> to);
 absl::Status WriteExactly(File& file, uint64_t offset, std::span<const std::byte> from);
 
 enum class IoKind : uint8_t { kRead, kWrite };
 
-// One asynchronous transfer, aligned as the file's alignment() asks. The queue keeps a pointer to it from Submit to Reap;
-// memory must stay valid that long.
+// One asynchronous transfer, aligned as the file's alignment() asks. The queue keeps a pointer to it from Submit to
+// Reap; memory must stay valid that long.
 struct IoOp {
   IoKind kind = IoKind::kRead;
   File* file = nullptr;
   uint64_t offset = 0;
   std::byte* memory = nullptr;  // written from, or read into
   uint32_t length = 0;
-  void* owner = nullptr;        // the submitter's, untouched
+  void* owner = nullptr;  // the submitter's, untouched
 };
 
 struct IoCompletion {
@@ -99,8 +100,8 @@ class IoQueue {
 
 struct OpenOptions {
   bool writable = false;
-  bool create = false;     // with O_EXCL: an existing file is AlreadyExists
-  bool direct = true;      // false: page cache only (small text and control files)
+  bool create = false;  // with O_EXCL: an existing file is AlreadyExists
+  bool direct = true;   // false: page cache only (small text and control files)
   uint32_t mode = 0600;
 };
 
@@ -135,14 +136,14 @@ class Disk {
 
   virtual absl::StatusOr<PathInfo> Stat(const std::string& path) = 0;
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& directory) = 0;  // names, sorted, no . or ..
-  virtual absl::Status MakeDirectory(const std::string& path, uint32_t mode) = 0;  // parents must exist
+  virtual absl::Status MakeDirectory(const std::string& path, uint32_t mode) = 0;           // parents must exist
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
-  virtual absl::Status Remove(const std::string& path) = 0;                    // a file or an empty directory
+  virtual absl::Status Remove(const std::string& path) = 0;  // a file or an empty directory
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
   virtual absl::StatusOr<FileSystemSpace> Space(const std::string& path) = 0;
 
-  // Creates `path` if needed, locks it and writes `holder` into it. FailedPrecondition, quoting what the file says of its
-  // holder, when another process has it; retries for a tenth of a second first (a killed process's descriptors may
+  // Creates `path` if needed, locks it and writes `holder` into it. FailedPrecondition, quoting what the file says of
+  // its holder, when another process has it; retries for a tenth of a second first (a killed process's descriptors may
   // live a little longer than it). A second lock in the same process is also refused.
   virtual absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& path, const std::string& holder) = 0;
   // The holder's text, or NotFound when nobody holds it. Takes nothing.

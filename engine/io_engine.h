@@ -1,6 +1,8 @@
-// Moves bytes between memory and files: a few workers, each with its own queue; lists of segments in, one completion out.
+// Moves bytes between memory and files: a few workers, each with its own queue; lists of segments in, one completion
+// out.
 //
-//   Submit(batch) -> plan: large segments are cut into blocks of io_size that all workers share; runs of small segments that
+//   Submit(batch) -> plan: large segments are cut into blocks of io_size that all workers share; runs of small segments
+//   that
 //                    touch in the file become one block ("gathered"); small blocks overtake large ones
 //                 -> worker: staging copy and sums while the bytes are in cache, submit, reap, finish short transfers
 //                 -> done(result), when nothing of the batch is in flight any more
@@ -42,41 +44,41 @@ struct Segment {
   std::byte* memory = nullptr;  // any alignment; not written to when the batch writes
   uint64_t length = 0;          // bytes; 0 is legal and does nothing
   SegmentEdge edge = SegmentEdge::kOwnsUnit;
-  // If not null: receives the XXH3-128 of each `sum_block` bytes of the segment (the last block its real bytes only), that
-  // is ceil(length / sum_block) values. Written before done() is called.
+  // If not null: receives the XXH3-128 of each `sum_block` bytes of the segment (the last block its real bytes only),
+  // that is ceil(length / sum_block) values. Written before done() is called.
   Sum128* sums = nullptr;
-  uint32_t sum_block = 65536;   // bytes, a power of two, 4096 .. 1 MiB
+  uint32_t sum_block = 65536;  // bytes, a power of two, 4096 .. 1 MiB
 };
 
 enum class Priority : uint8_t { kForeground, kBackground };
 
 struct BatchResult {
-  absl::Status status;          // of the first segment that failed; OK only if every byte moved
-  size_t failed_segment = 0;    // its index in the batch, when not OK
+  absl::Status status;        // of the first segment that failed; OK only if every byte moved
+  size_t failed_segment = 0;  // its index in the batch, when not OK
 };
 
 struct Batch {
   IoKind kind = IoKind::kRead;
   Priority priority = Priority::kForeground;
   std::vector<Segment> segments;
-  // Called exactly once, from a worker thread (or from Submit when there is nothing to do or a segment is refused), after
-  // the last transfer of the batch has been reaped. Must not block and must not submit and wait. Not used by Run.
+  // Called exactly once, from a worker thread (or from Submit when there is nothing to do or a segment is refused),
+  // after the last transfer of the batch has been reaped. Must not block and must not submit and wait. Not used by Run.
   std::function<void(const BatchResult&)> done;
 };
 
 // Counters since construction; all monotonic.
 struct IoEngineStats {
-  uint64_t read_ops = 0, write_ops = 0;        // transfers submitted to the device
+  uint64_t read_ops = 0, write_ops = 0;  // transfers submitted to the device
   uint64_t read_bytes = 0, write_bytes = 0;
-  uint64_t staged_bytes = 0;                   // of those, copied through the arena
-  uint64_t resubmitted_ops = 0;                // short or EAGAIN
+  uint64_t staged_bytes = 0;     // of those, copied through the arena
+  uint64_t resubmitted_ops = 0;  // short or EAGAIN
   uint64_t failed_ops = 0;
 };
 
 struct IoEngineOptions {
   size_t worker_count = 2;
-  size_t queue_depth = 32;                // transfers in flight per worker
-  uint64_t io_size = uint64_t{1} << 20;   // bytes; also the staging buffer size
+  size_t queue_depth = 32;               // transfers in flight per worker
+  uint64_t io_size = uint64_t{1} << 20;  // bytes; also the staging buffer size
   // A segment below this size overtakes large ones and is gathered with its neighbours in the file (not where it has 64
   // KiB and more and needs no copy). At most io_size.
   uint64_t small_size = uint64_t{256} << 10;
@@ -88,7 +90,8 @@ struct IoEngineOptions {
 class IoEngine {
  public:
   // `disk` and `arena` must outlive the engine; arena->buffer_size() is at least io_size.
-  static absl::StatusOr<std::unique_ptr<IoEngine>> Create(Disk* disk, StagingArena* arena, const IoEngineOptions& options);
+  static absl::StatusOr<std::unique_ptr<IoEngine>> Create(Disk* disk, StagingArena* arena,
+                                                          const IoEngineOptions& options);
   // Finishes everything submitted, then joins the workers.
   ~IoEngine();
 
@@ -97,8 +100,8 @@ class IoEngine {
   // a change in between fails the batch with Aborted.
   void Submit(Batch batch);
 
-  // Submit and wait; a batch that comes to one small transfer is moved in the calling thread. Not to be called while holding
-  // staging buffers that the transfers may need.
+  // Submit and wait; a batch that comes to one small transfer is moved in the calling thread. Not to be called while
+  // holding staging buffers that the transfers may need.
   BatchResult Run(Batch batch);
 
   // fdatasync of each file, in parallel; status of the i-th file at position i.

@@ -28,14 +28,14 @@ struct MemoryHooks {
 struct RegionOptions {
   // From 2 MiB up: hugetlb if enough are free and dont_fork is set, else transparent huge pages (madvise).
   bool huge_pages = true;
-  bool page_locked = false;   // mlock; where RLIMIT_MEMLOCK refuses, the region is plain and page_locked() is false
-  bool dont_fork = false;     // MADV_DONTFORK: a forked child has no such mapping
-  bool populate = false;      // fault everything in before returning
+  bool page_locked = false;  // mlock; where RLIMIT_MEMLOCK refuses, the region is plain and page_locked() is false
+  bool dont_fork = false;    // MADV_DONTFORK: a forked child has no such mapping
+  bool populate = false;     // fault everything in before returning
 };
 
-// Owns one anonymous private mapping, zeroed and page-aligned. size() is what was asked for, rounded up to whole pages (of
-// 2 MiB where huge pages were wanted). Movable, not copyable; thread-compatible. In a forked child the destructor leaves a
-// dont_fork region alone.
+// Owns one anonymous private mapping, zeroed and page-aligned. size() is what was asked for, rounded up to whole pages
+// (of 2 MiB where huge pages were wanted). Movable, not copyable; thread-compatible. In a forked child the destructor
+// leaves a dont_fork region alone.
 class MappedRegion {
  public:
   MappedRegion() = default;
@@ -77,8 +77,8 @@ class MemoryPool {
   };
   struct Shared;  // what pieces keep alive
 
-  // A piece of `size()` usable bytes, 4 KiB aligned when at least 64 KiB. Movable; gives itself back when destroyed, from
-  // any thread.
+  // A piece of `size()` usable bytes, 4 KiB aligned when at least 64 KiB. Movable; gives itself back when destroyed,
+  // from any thread.
   class Piece {
    public:
     Piece() = default;
@@ -106,8 +106,8 @@ class MemoryPool {
   MemoryPool& operator=(const MemoryPool&) = delete;
 
   absl::StatusOr<Piece> Allocate(size_t size);  // size 0 is legal: an empty piece
-  // Whether [address, address + size) lies in one live piece of this pool of the kind that lies on huge pages (where the
-  // kernel has them): such memory goes to the device without a copy.
+  // Whether [address, address + size) lies in one live piece of this pool of the kind that lies on huge pages (where
+  // the kernel has them): such memory goes to the device without a copy.
   bool Owns(const void* address, size_t size) const;
   Stats stats() const;
   // Gives kept memory back to the system.

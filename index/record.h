@@ -13,10 +13,10 @@ namespace tensorshelf {
 
 using Uuid = std::array<uint8_t, 16>;
 
-inline constexpr uint64_t kUnitBytes = 4096;     // allocation unit
+inline constexpr uint64_t kUnitBytes = 4096;  // allocation unit
 inline constexpr uint8_t kUnitLog2 = 12;
-inline constexpr uint8_t kBlockLog2 = 16;        // default checksum block: 64 KiB
-inline constexpr size_t kSumsInRecordMax = 64;   // more go to rows of their own
+inline constexpr uint8_t kBlockLog2 = 16;       // default checksum block: 64 KiB
+inline constexpr size_t kSumsInRecordMax = 64;  // more go to rows of their own
 inline constexpr size_t kSumsPerRow = 2048;
 inline constexpr size_t kNameBytesMax = 4096;
 inline constexpr size_t kMetadataBytesMax = 65536;
@@ -45,8 +45,8 @@ struct Tlv {
   friend bool operator==(const Tlv&, const Tlv&) = default;
 };
 
-inline constexpr uint16_t kTlvMetadata = 1;     // user metadata; store/ gives the bytes a meaning
-inline constexpr uint16_t kTlvSums = 2;         // up to 64 block sums; decoded into ObjectRecord::sums
+inline constexpr uint16_t kTlvMetadata = 1;  // user metadata; store/ gives the bytes a meaning
+inline constexpr uint16_t kTlvSums = 2;      // up to 64 block sums; decoded into ObjectRecord::sums
 inline constexpr uint16_t kTlvDtypeName = 3;
 inline constexpr uint16_t kTlvExternalKey = 4;
 inline constexpr uint16_t kTlvCritical = 0x8000;
@@ -56,27 +56,25 @@ struct ObjectRecord {
   ObjectKind kind = ObjectKind::kTensor;
   Placement placement = Placement::kNone;
   uint8_t encoding = 0;
-  uint16_t dtype = 0;                  // store/dtype.h
+  uint16_t dtype = 0;  // store/dtype.h
   uint8_t block_log2 = kBlockLog2;
-  uint8_t sum_algo = 1;                // 1 = low 64 bits of XXH3-128
-  uint8_t stripe_log2 = 0;             // 0 = one column, not striped
-  uint32_t incompat = 0;               // feature bits; any unknown one: counts as space, cannot be read
+  uint8_t sum_algo = 1;     // 1 = low 64 bits of XXH3-128
+  uint8_t stripe_log2 = 0;  // 0 = one column, not striped
+  uint32_t incompat = 0;    // feature bits; any unknown one: counts as space, cannot be read
   uint64_t generation = 0;
   uint64_t logical_bytes = 0;
   uint64_t stored_bytes = 0;
-  int64_t created_ns = 0;              // since the Unix epoch
+  int64_t created_ns = 0;  // since the Unix epoch
   std::array<uint8_t, 16> fingerprint{};
   uint32_t place_seq = 0;
-  Extent trailer;                      // units 0 = none
+  Extent trailer;  // units 0 = none
   std::vector<std::vector<Extent>> columns;
   std::vector<uint64_t> shape;
-  std::vector<uint64_t> sums;          // from kTlvSums; empty when they lie in rows or there are none
-  std::vector<Tlv> tlvs;               // all but kTlvSums, in order
+  std::vector<uint64_t> sums;  // from kTlvSums; empty when they lie in rows or there are none
+  std::vector<Tlv> tlvs;       // all but kTlvSums, in order
 
   uint64_t block_bytes() const { return uint64_t{1} << block_log2; }
-  uint64_t sums_count() const {
-    return stored_bytes == 0 ? 0 : (stored_bytes + block_bytes() - 1) >> block_log2;
-  }
+  uint64_t sums_count() const { return stored_bytes == 0 ? 0 : (stored_bytes + block_bytes() - 1) >> block_log2; }
   const std::string* FindTlv(uint16_t tag) const {
     for (const Tlv& tlv : tlvs) {
       if (tlv.tag == tag) return &tlv.value;
@@ -99,9 +97,9 @@ struct NameRow {
 struct FileRow {
   uint32_t file_id = 0;
   Uuid device_uuid{};
-  uint64_t size = 0;          // bytes
-  uint64_t data_begin = 0;    // bytes
-  uint64_t data_end = 0;      // bytes
+  uint64_t size = 0;        // bytes
+  uint64_t data_begin = 0;  // bytes
+  uint64_t data_end = 0;    // bytes
   friend bool operator==(const FileRow&, const FileRow&) = default;
 };
 

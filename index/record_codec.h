@@ -1,6 +1,6 @@
 // Bytes of each index row. Decoders treat their input as hostile: every length is checked before it is used, nothing is
-// allocated on the strength of an unchecked number, and each failure is DataLoss naming the field and the two numbers. The
-// one other failure is Unimplemented: the object is whole, but needs a feature that this version does not know.
+// allocated on the strength of an unchecked number, and each failure is DataLoss naming the field and the two numbers.
+// The one other failure is Unimplemented: the object is whole, but needs a feature that this version does not know.
 
 #ifndef TENSORSHELF_INDEX_RECORD_CODEC_H_
 #define TENSORSHELF_INDEX_RECORD_CODEC_H_
@@ -24,8 +24,8 @@ absl::StatusOr<ObjectRecord> DecodeRecord(std::span<const std::byte> bytes);
 // (`sums_in_record` = how many sums will be in the record).
 size_t EncodedRecordSize(const ObjectRecord& record, size_t sums_in_record);
 
-// The allocator's part of a record only (generation, placement, trailer, columns): these never change within format version 1,
-// so they decode also where `incompat` names something unknown. Verifies the record's hash.
+// The allocator's part of a record only (generation, placement, trailer, columns): these never change within format
+// version 1, so they decode also where `incompat` names something unknown. Verifies the record's hash.
 struct RecordSpace {
   uint64_t generation = 0;
   Placement placement = Placement::kNone;
@@ -62,7 +62,7 @@ absl::StatusOr<InlineRow> DecodeInlineRow(std::span<const std::byte> bytes);
 
 // Keys. Numbers are big-endian, so that RocksDB's byte order is their order.
 inline constexpr uint8_t kUserNamespace = 1;
-std::string NameKey(const std::string& name);            // namespace byte, name
+std::string NameKey(const std::string& name);  // namespace byte, name
 std::string GenerationKey(uint64_t generation);
 std::string SumsKey(uint64_t generation, uint32_t row);
 

@@ -229,8 +229,8 @@ absl::Status CommitEvaluator::MovePrefix(const CommitOp& op, CommitResult& resul
     return true;
   }));
   if (op.name == op.to) return absl::OkStatus();
-  // Old and new names may overlap ("a" -> "aa"). So a rename takes all old names away first, and every object is held by
-  // a reference of its own until its new name has one: a clone may replace an old name whose turn is still to come.
+  // Old and new names may overlap ("a" -> "aa"). So a rename takes all old names away first, and every object is held
+  // by a reference of its own until its new name has one: a clone may replace an old name whose turn is still to come.
   for (const auto& [name, row] : names) AddReference(row.generation);
   if (op.kind == CommitOp::Kind::kRenamePrefix) {
     for (const auto& [name, row] : names) TS_RETURN_IF_ERROR(RemoveName(name, row, /*drop_reference=*/true));

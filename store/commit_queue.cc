@@ -83,8 +83,7 @@ void CommitQueue::Loop() {
     {
       absl::MutexLock lock(&mutex_);
       const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !waiting_.empty(); };
-      const bool owes_witness =
-          witnessed_ < context_.published->load() && !context_.latch->closed() && !all_read_only_;
+      const bool owes_witness = witnessed_ < context_.published->load() && !context_.latch->closed() && !all_read_only_;
       if (owes_witness) {
         mutex_.AwaitWithTimeout(absl::Condition(&has_work), absl::Milliseconds(context_.idle_witness_ms));
       } else {

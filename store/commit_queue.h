@@ -113,9 +113,9 @@ class CommitQueue {
   static bool OnlyDeletes(const Group& group);
 
   const Context context_;
-  Counts counts_;              // the commit thread's; after Stop anybody's
-  bool super_stored_ = false;  // the commit thread's
-  uint64_t witnessed_ = 0;     // the commit thread's: highest commit in a slot
+  Counts counts_;               // the commit thread's; after Stop anybody's
+  bool super_stored_ = false;   // the commit thread's
+  uint64_t witnessed_ = 0;      // the commit thread's: highest commit in a slot
   bool all_read_only_ = false;  // the commit thread's: there is no file left to write a witness into
   std::atomic<uint64_t> commits_{0}, groups_{0}, syncs_{0}, names_{0}, objects_{0};
   std::atomic<int64_t> last_work_ms_{0};

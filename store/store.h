@@ -50,7 +50,7 @@ struct Precondition {
 struct PutItem {
   std::string name;
   ObjectKind kind = ObjectKind::kTensor;
-  uint16_t dtype = 0;                // store/dtype.h; 0 for kBytes
+  uint16_t dtype = 0;                     // store/dtype.h; 0 for kBytes
   std::vector<uint64_t> shape = {};       // empty for a scalar and for kBytes
   std::span<const std::byte> bytes = {};  // must not change until the call returns; a change fails the put (kChanged)
   Metadata metadata = {};
@@ -103,7 +103,7 @@ class View {
 
 struct ReadRequest {
   const Object* object = nullptr;
-  uint64_t offset = 0;      // bytes, in the object
+  uint64_t offset = 0;           // bytes, in the object
   std::span<std::byte> to = {};  // offset + to.size() <= object->size_bytes()
 };
 

@@ -461,8 +461,8 @@ absl::Status StoreCore::Close() {
       if (status.ok()) status = index_->Flush();
       const SpaceCounters totals = allocator_->totals();
       // The map knows free and live; with anything else the next open scans.
-      const bool accounted = totals[SpaceState::kReserved] == 0 && totals[SpaceState::kLimbo] == 0 &&
-                             totals[SpaceState::kBad] == 0;
+      const bool accounted =
+          totals[SpaceState::kReserved] == 0 && totals[SpaceState::kLimbo] == 0 && totals[SpaceState::kBad] == 0;
       if (status.ok() && accounted) status = WriteFreemap(queue_->final_counts());
       if (status.ok()) status = queue_->WriteWitness(/*clean=*/true);
     }

@@ -15,7 +15,8 @@
 
 namespace tensorshelf {
 
-static_assert(std::endian::native == std::endian::little, "the format is little-endian; a big-endian host needs swaps here");
+static_assert(std::endian::native == std::endian::little,
+              "the format is little-endian; a big-endian host needs swaps here");
 
 template <std::unsigned_integral T>
 void StoreLittle(std::byte* to, T value) {
@@ -46,7 +47,9 @@ class ByteWriter {
   void Big(T value) {
     for (int shift = 8 * (sizeof value - 1); shift >= 0; shift -= 8) out_->push_back(static_cast<char>(value >> shift));
   }
-  void Bytes(std::span<const std::byte> bytes) { out_->append(reinterpret_cast<const char*>(bytes.data()), bytes.size()); }
+  void Bytes(std::span<const std::byte> bytes) {
+    out_->append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
   void Zeros(size_t count) { out_->append(count, '\0'); }
 
  private:

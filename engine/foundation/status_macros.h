@@ -18,8 +18,8 @@
 
 namespace tensorshelf {
 
-// The same code and payloads with `context: ` before the message; OK stays OK. Context is added once, where it is known:
-// file and offset in the engine, tensor name in the store.
+// The same code and payloads with `context: ` before the message; OK stays OK. Context is added once, where it is
+// known: file and offset in the engine, tensor name in the store.
 inline absl::Status Annotate(const absl::Status& status, const std::string& context) {
   if (status.ok()) return status;
   absl::Status annotated(status.code(), absl::StrCat(context, ": ", status.message()));
@@ -40,10 +40,10 @@ namespace status_internal {
 #define TS_CHECK(condition) \
   ((condition) ? (void)0 : ::tensorshelf::status_internal::CheckFailed(__FILE__, __LINE__, #condition))
 
-#define TS_RETURN_IF_ERROR(expression)             \
-  do {                                             \
-    ::absl::Status ts_status_ = (expression);      \
-    if (!ts_status_.ok()) return ts_status_;       \
+#define TS_RETURN_IF_ERROR(expression)        \
+  do {                                        \
+    ::absl::Status ts_status_ = (expression); \
+    if (!ts_status_.ok()) return ts_status_;  \
   } while (false)
 
 #define TS_STATUS_CONCAT_INNER_(a, b) a##b

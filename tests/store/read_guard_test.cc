@@ -1,5 +1,6 @@
-// Goal: nothing is freed while a reader that may have found it is active. Method: by hand, with commits published inside an
-// entry, then readers against a reclaimer that poisons what it frees, which no reader may see under its guard.
+// Goal: nothing is freed while a reader that may have found it is active. Method: by hand, with commits published
+// inside an entry, then readers against a reclaimer that poisons what it frees, which no reader may see under its
+// guard.
 
 #include "store/read_guard.h"
 

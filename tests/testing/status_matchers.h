@@ -24,7 +24,8 @@ inline ::testing::AssertionResult IsOk(const absl::Status& status) {
 }
 
 // The code is `code` and the message contains `text`.
-inline ::testing::AssertionResult Fails(const absl::Status& status, absl::StatusCode code, const std::string& text = "") {
+inline ::testing::AssertionResult Fails(const absl::Status& status, absl::StatusCode code,
+                                        const std::string& text = "") {
   if (status.code() == code && std::string(status.message()).find(text) != std::string::npos) {
     return ::testing::AssertionSuccess();
   }
@@ -34,10 +35,8 @@ inline ::testing::AssertionResult Fails(const absl::Status& status, absl::Status
 
 }  // namespace tensorshelf::testing
 
-#define EXPECT_OK(expression) \
-  EXPECT_TRUE(::tensorshelf::testing::IsOk(::tensorshelf::testing::StatusOf(expression)))
-#define ASSERT_OK(expression) \
-  ASSERT_TRUE(::tensorshelf::testing::IsOk(::tensorshelf::testing::StatusOf(expression)))
+#define EXPECT_OK(expression) EXPECT_TRUE(::tensorshelf::testing::IsOk(::tensorshelf::testing::StatusOf(expression)))
+#define ASSERT_OK(expression) ASSERT_TRUE(::tensorshelf::testing::IsOk(::tensorshelf::testing::StatusOf(expression)))
 #define EXPECT_FAILS(expression, code, text) \
   EXPECT_TRUE(::tensorshelf::testing::Fails(::tensorshelf::testing::StatusOf(expression), code, text))
 

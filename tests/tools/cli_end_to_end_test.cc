@@ -126,7 +126,7 @@ TEST_F(CliEndToEnd, ShardsComeBackTogether) {
   Import(WriteModel("model.safetensors"));
   const Outcome exported = Call({"export", shelf(), path("out.safetensors"), "--shard-size", "1MiB", "--json"});
   ASSERT_EQ(exported.status, 0) << exported.err;
-  EXPECT_EQ(exported.json()["files"].size(), 3u);  // two shards and the index
+  EXPECT_EQ(exported.json()["files"].size(), 4u);  // three shards and the index
   const Outcome imported =
       Call({"import", shelf(), path("out.safetensors.index.json"), "--prefix", "again/", "--per-file"});
   ASSERT_EQ(imported.status, 0) << imported.err;
@@ -135,7 +135,7 @@ TEST_F(CliEndToEnd, ShardsComeBackTogether) {
   const Outcome resumed = Call({"import", shelf(), path("out.safetensors.index.json"), "--prefix", "again/",
                                 "--per-file", "--resume", "--replace", "--json"});
   ASSERT_EQ(resumed.status, 0) << resumed.err;
-  EXPECT_EQ(resumed.json()["skipped_files"], 2);
+  EXPECT_EQ(resumed.json()["skipped_files"], 3);
 }
 
 TEST_F(CliEndToEnd, ImportIsAllOrNothing) {
@@ -190,7 +190,7 @@ TEST_F(CliEndToEnd, LsInTextAndJson) {
   EXPECT_EQ(Call({"ls", shelf(), "--reverse", "--limit", "2"}).out, "scale\nodd\n");
   const std::string rows = Call({"ls", shelf(), "--long"}).out;
   EXPECT_NE(rows.find("bfloat16         [1024, 1536]            3.0 MiB"), std::string::npos) << rows;
-  EXPECT_NE(rows.find("5 names, 3.1 MiB, at commit 1"), std::string::npos) << rows;
+  EXPECT_NE(rows.find("5 names, 3.1 MiB, at commit 2"), std::string::npos) << rows;
   const nlohmann::json json = Call({"ls", shelf(), "--json"}).json();
   EXPECT_EQ(json["schema_version"], 1);
   EXPECT_EQ(json["count"], 5);
@@ -301,7 +301,7 @@ TEST_F(CliEndToEnd, LookingBesideALiveWriter) {
   const nlohmann::json info = Call({"info", shelf(), "--json"}).json();
   EXPECT_EQ(info["mode"], "beside-writer");
   EXPECT_FALSE(info["writer"].is_null());
-  EXPECT_EQ(info["commit"], 2);
+  EXPECT_EQ(info["commit"], 3);
   EXPECT_EQ(Call({"ls", shelf(), "fresh"}).out, "fresh\n");
   EXPECT_EQ(Call({"verify", shelf()}).status, 0);
   const Outcome locked = Call({"import", shelf(), path("model.safetensors"), "--replace", "--json"});

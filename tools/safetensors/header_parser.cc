@@ -295,6 +295,10 @@ absl::StatusOr<ParsedEntries> ParseEntries(const std::string& json) {
   TS_RETURN_IF_ERROR(CheckNesting(json));
   EntryReader reader;
   nlohmann::json::sax_parse(json.begin(), json.end(), &reader);
+  // Reading stops at the first entry that breaks a rule; what is not JSON at all further on is R5 all the same.
+  if (!reader.status.ok() && RuleOf(reader.status) != "R5" && !nlohmann::json::accept(json)) {
+    return BrokenRule("R5", absl::StrCat("the header is not JSON (and ", std::string(reader.status.message()), ")"));
+  }
   TS_RETURN_IF_ERROR(reader.status);
   return std::move(reader.entries);
 }
