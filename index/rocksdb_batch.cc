@@ -201,9 +201,9 @@ void RocksDbBatch::DropSavePoint() {
   if (save_points_.empty()) undo_.clear();
 }
 
-absl::Status RocksDbBatch::Complete(const CommitRow& row) {
+rocksdb::Status RocksDbBatch::Complete(const CommitRow& row) {
   Put(Family::kState, kCommitKey, EncodeCommitRow(row));
-  return FromRocksDb(first_error_, "building the batch");
+  return first_error_;
 }
 
 }  // namespace tensorshelf
