@@ -28,9 +28,8 @@
 
 namespace tensorshelf {
 
-// Bounded in bytes, in shards with a mutex each. Drops the oldest entry, but one that was found since it was last passed
-// over gets another round: near to least recently used, and a hit writes nothing but its own entry. Thread-safe. `Key` is
-// std::string or uint64_t.
+// Least recently used first, bounded in bytes, in shards with a mutex each. Thread-safe. `Key` is std::string or
+// uint64_t.
 template <typename Key, typename Value>
 class CoherentCache {
  public:
@@ -41,17 +40,16 @@ class CoherentCache {
 
   // The value, or a ticket for Offer in `*ticket`.
   std::optional<Value> Find(const Key& key, Ticket* ticket) {
-    const size_t hash = Hash{}(key);
-    Shard& shard = ShardOf(hash);
+    Shard& shard = ShardOf(key);
     absl::MutexLock lock(&shard.mutex);
-    const auto found = shard.entries.find(key, hash);
+    const auto found = shard.entries.find(key);
     if (found == shard.entries.end()) {
       *ticket = shard.invalidations;
       ++shard.misses;
       return std::nullopt;
     }
     ++shard.hits;
-    found->second->found = true;
+    shard.by_age.splice(shard.by_age.begin(), shard.by_age, found->second);
     return found->second->value;
   }
 
@@ -59,17 +57,17 @@ class CoherentCache {
   void Offer(const Key& key, Value value, uint64_t value_bytes, Ticket ticket) {
     const uint64_t bytes = value_bytes + KeyBytes(key) + kEntryBytes;
     if (bytes > shard_bytes_max_) return;
-    Shard& shard = ShardOf(Hash{}(key));
+    Shard& shard = ShardOf(key);
     absl::MutexLock lock(&shard.mutex);
     if (shard.invalidations != ticket || shard.entries.contains(key)) return;
-    while (shard.bytes + bytes > shard_bytes_max_) DropOne(shard);
-    shard.by_age.push_front(Entry{.key = key, .value = std::move(value), .bytes = bytes, .found = false});
+    while (shard.bytes + bytes > shard_bytes_max_) Drop(shard, std::prev(shard.by_age.end()));
+    shard.by_age.push_front(Entry{.key = key, .value = std::move(value), .bytes = bytes});
     shard.entries.emplace(shard.by_age.front().key, shard.by_age.begin());
     shard.bytes += bytes;
   }
 
   void Invalidate(const Key& key) {
-    Shard& shard = ShardOf(Hash{}(key));
+    Shard& shard = ShardOf(key);
     absl::MutexLock lock(&shard.mutex);
     ++shard.invalidations;
     if (const auto found = shard.entries.find(key); found != shard.entries.end()) Drop(shard, found->second);
@@ -108,12 +106,10 @@ class CoherentCache {
     Key key;
     Value value;
     uint64_t bytes;
-    bool found;
   };
-  using ByAge = std::list<Entry>;  // the newest first
+  using ByAge = std::list<Entry>;
   // Looks up by a view of the key that the list holds, so that a name is kept once.
   using KeyView = std::conditional_t<std::is_same_v<Key, std::string>, absl::string_view, Key>;
-  using Hash = absl::Hash<KeyView>;
 
   struct alignas(64) Shard {
     absl::Mutex mutex;
@@ -122,7 +118,7 @@ class CoherentCache {
     uint64_t misses ABSL_GUARDED_BY(mutex) = 0;
     uint64_t bytes ABSL_GUARDED_BY(mutex) = 0;
     ByAge by_age ABSL_GUARDED_BY(mutex);
-    absl::flat_hash_map<KeyView, typename ByAge::iterator, Hash> entries ABSL_GUARDED_BY(mutex);
+    absl::flat_hash_map<KeyView, typename ByAge::iterator> entries ABSL_GUARDED_BY(mutex);
   };
 
   static uint64_t KeyBytes(const Key& key) {
@@ -133,18 +129,8 @@ class CoherentCache {
     }
   }
 
-  // The table inside a shard goes by the lower bits.
-  Shard& ShardOf(size_t hash) { return shards_[(hash >> 48) % kShards]; }
-
-  static void DropOne(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex) {
-    auto oldest = std::prev(shard.by_age.end());
-    while (oldest->found) {
-      oldest->found = false;
-      shard.by_age.splice(shard.by_age.begin(), shard.by_age, oldest);
-      oldest = std::prev(shard.by_age.end());
-    }
-    Drop(shard, oldest);
-  }
+  // The table inside a shard hashes with the same function: take bits that it does not use first.
+  Shard& ShardOf(const Key& key) { return shards_[(absl::Hash<KeyView>{}(key) >> 48) % kShards]; }
 
   static void Drop(Shard& shard, typename ByAge::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex) {
     shard.bytes -= entry->bytes;

@@ -201,9 +201,9 @@ void RocksDbBatch::DropSavePoint() {
   if (save_points_.empty()) undo_.clear();
 }
 
-rocksdb::Status RocksDbBatch::Complete(const CommitRow& row) {
+absl::Status RocksDbBatch::Complete(const CommitRow& row) {
   Put(Family::kState, kCommitKey, EncodeCommitRow(row));
-  return first_error_;
+  return FromRocksDb(first_error_, "building the batch");
 }
 
 }  // namespace tensorshelf

@@ -46,8 +46,8 @@ class RocksDbBatch : public CommitBatch {
   void RollbackToSavePoint() override;
   void DropSavePoint() override;
 
-  // Adds the commit row. Not OK: RocksDB refused a row, and the batch must not be written.
-  rocksdb::Status Complete(const CommitRow& row);
+  // Adds the commit row. An Internal status: RocksDB refused a row, and the batch must not be written.
+  absl::Status Complete(const CommitRow& row);
   rocksdb::WriteBatch* rows() { return &rows_; }
   const Names& names() const { return names_; }
   // Of the records that the batch puts or deletes; some more than once.

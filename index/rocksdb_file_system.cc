@@ -1,14 +1,11 @@
 #include "index/rocksdb_file_system.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "index/rocksdb_status.h"
 
 namespace tensorshelf {
@@ -32,12 +29,6 @@ IOStatus ObservedFileSystem::Observe(const IndexFileOp& op, const Operation& ope
   IOStatus status = operation();
   if (status.ok()) observer_->After(op);
   return status;
-}
-
-template <typename Operation>
-IOStatus ObservedFileSystem::ObserveSync(Kind kind, const std::string& path, const Operation& operation) const {
-  if (syncs_held_.load(std::memory_order_relaxed)) return IOStatus::OK();
-  return Observe({.kind = kind, .path = path}, operation);
 }
 
 namespace {
@@ -137,10 +128,10 @@ class ObservedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
     return status;
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    return file_system_->ObserveSync(Kind::kSync, path_, [&] { return target()->Sync(options, debug); });
+    return file_system_->Observe({.kind = Kind::kSync, .path = path_}, [&] { return target()->Sync(options, debug); });
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
-    return file_system_->ObserveSync(Kind::kSync, path_, [&] { return target()->Fsync(options, debug); });
+    return file_system_->Observe({.kind = Kind::kSync, .path = path_}, [&] { return target()->Fsync(options, debug); });
   }
 
  private:
@@ -166,12 +157,12 @@ class ObservedDirectory : public rocksdb::FSDirectoryWrapper {
       : FSDirectoryWrapper(std::move(directory)), file_system_(file_system), path_(std::move(path)) {}
 
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
-    return file_system_->ObserveSync(Kind::kSyncDirectory, path_,
-                                     [&] { return FSDirectoryWrapper::Fsync(options, debug); });
+    return file_system_->Observe({.kind = Kind::kSyncDirectory, .path = path_},
+                                 [&] { return FSDirectoryWrapper::Fsync(options, debug); });
   }
   IOStatus FsyncWithDirOptions(const IOOptions& options, IODebugContext* debug,
                                const rocksdb::DirFsyncOptions& directory_options) override {
-    return file_system_->ObserveSync(Kind::kSyncDirectory, path_, [&] {
+    return file_system_->Observe({.kind = Kind::kSyncDirectory, .path = path_}, [&] {
       return FSDirectoryWrapper::FsyncWithDirOptions(options, debug, directory_options);
     });
   }
@@ -181,44 +172,19 @@ class ObservedDirectory : public rocksdb::FSDirectoryWrapper {
   const std::string path_;
 };
 
-IOStatus ErrnoStatus(const char* call, const std::string& path, int error) {
-  const std::string message = absl::StrCat(call, " ", path);
+IOStatus MakePrivateDirectory(const std::string& path) {
+  if (::mkdir(path.c_str(), 0700) == 0) return IOStatus::OK();
+  const int error = errno;
+  const std::string message = "mkdir " + path;
   if (error == ENOSPC) return IOStatus::NoSpace(message, std::strerror(error));
   if (error == ENOENT) return IOStatus::PathNotFound(message, std::strerror(error));
   return IOStatus::IOError(message, std::strerror(error));
-}
-
-IOStatus MakePrivateDirectory(const std::string& path) {
-  return ::mkdir(path.c_str(), 0700) == 0 ? IOStatus::OK() : ErrnoStatus("mkdir", path, errno);
-}
-
-// Through a descriptor of its own: a sync is of the file, whoever wrote it.
-IOStatus SyncPath(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return ErrnoStatus("open", path, errno);
-  IOStatus status = ::fsync(fd) == 0 ? IOStatus::OK() : ErrnoStatus("fsync", path, errno);
-  if (::close(fd) != 0 && status.ok()) status = ErrnoStatus("close", path, errno);
-  return status;
 }
 
 }  // namespace
 
 ObservedFileSystem::ObservedFileSystem(std::shared_ptr<rocksdb::FileSystem> target, IndexFileObserver* observer)
     : FileSystemWrapper(target), observer_(observer) {}
-
-IOStatus ObservedFileSystem::SyncAll(const std::string& directory) {
-  syncs_held_.store(false, std::memory_order_relaxed);
-  std::vector<std::string> children;
-  IOStatus status = target()->GetChildren(directory, IOOptions(), &children, nullptr);
-  for (const std::string& child : children) {
-    // The kernel drops this process's lock on a file when any of its descriptors is closed.
-    if (child == "LOCK") continue;
-    const std::string path = absl::StrCat(directory, "/", child);
-    if (status.ok()) status = ObserveSync(Kind::kSync, path, [&] { return SyncPath(path); });
-  }
-  if (status.ok()) status = ObserveSync(Kind::kSyncDirectory, directory, [&] { return SyncPath(directory); });
-  return status;
-}
 
 IOStatus ObservedFileSystem::NewSequentialFile(const std::string& path, const FileOptions& options,
                                                std::unique_ptr<FSSequentialFile>* result, IODebugContext* debug) {

@@ -27,12 +27,6 @@ class ObservedFileSystem : public rocksdb::FileSystemWrapper {
   // Another process, or another index of this one, holds LOCK: what Open answers with FailedPrecondition.
   bool lock_refused() const { return lock_refused_.load(std::memory_order_relaxed); }
 
-  // For making a database, of which nothing counts until all of it is there: RocksDB syncs some thirty times where once
-  // at the end is enough. From HoldSyncs on, syncs do nothing; SyncAll ends that and syncs each file in `directory`,
-  // then itself.
-  void HoldSyncs() { syncs_held_.store(true, std::memory_order_relaxed); }
-  rocksdb::IOStatus SyncAll(const std::string& directory);
-
   rocksdb::IOStatus NewSequentialFile(const std::string& path, const rocksdb::FileOptions& options,
                                       std::unique_ptr<rocksdb::FSSequentialFile>* result,
                                       rocksdb::IODebugContext* debug) override;
@@ -79,15 +73,11 @@ class ObservedFileSystem : public rocksdb::FileSystemWrapper {
   // Runs `operation` (which returns an IOStatus) between the observer's Before and After.
   template <typename Operation>
   rocksdb::IOStatus Observe(const IndexFileOp& op, const Operation& operation) const;
-  // The same for a sync.
-  template <typename Operation>
-  rocksdb::IOStatus ObserveSync(IndexFileOp::Kind kind, const std::string& path, const Operation& operation) const;
   bool observed() const { return observer_ != nullptr; }
 
  private:
   IndexFileObserver* const observer_;  // may be null
   std::atomic<bool> lock_refused_{false};
-  std::atomic<bool> syncs_held_{false};  // set and cleared by the thread that opens, around its call into RocksDB
 };
 
 }  // namespace tensorshelf

@@ -117,11 +117,12 @@ absl::Status RocksDbIndex::Commit(CommitBatch& batch, uint64_t commit) {
   if (const uint64_t newest = newest_commit_.load(std::memory_order_relaxed); commit <= newest) {
     return absl::InvalidArgumentError(absl::StrCat("commit ", commit, " after commit ", newest));
   }
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  rocksdb::Status status = rows.Complete(CommitRow{.commit = commit, .time_ns = std::chrono::nanoseconds(now).count()});
+  TS_RETURN_IF_ERROR(rows.Complete(
+      CommitRow{.commit = commit,
+                .time_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count()}));
   rocksdb::WriteOptions options;
   options.sync = true;
-  if (status.ok()) status = handles_.db->Write(options, rows.rows());
+  const rocksdb::Status status = handles_.db->Write(options, rows.rows());
   // Also after an error: some rows may be visible.
   for (const auto& [name, row] : rows.names()) cache_.names().Invalidate(name);
   for (const uint64_t generation : rows.generations()) cache_.records().Invalidate(generation);

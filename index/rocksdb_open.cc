@@ -76,9 +76,7 @@ rocksdb::Status OpenDatabase(const std::string& path, Mode mode, const IndexOpti
       database.create_if_missing = true;
       database.create_missing_column_families = true;
       database.error_if_exists = true;
-      surroundings.file_system->HoldSyncs();
       status = rocksdb::DB::Open(database, path, families, &handles->families, &db);
-      if (status.ok()) status = surroundings.file_system->SyncAll(path);
       break;
     case Mode::kReadWrite:
       status = rocksdb::DB::Open(database, path, families, &handles->families, &db);

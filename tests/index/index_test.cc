@@ -337,21 +337,6 @@ TEST_F(IndexTest, DeletingAnUnknownRecordTakesItsSumsAndNoOthers) {
   EXPECT_FAILS(index_->FindRecord(5, false), absl::StatusCode::kNotFound, "5");
 }
 
-TEST_F(IndexTest, ABatchOverOneGibibyteIsRefusedBeforeItIsWritten) {
-  ObjectRecord record = SmallRecord(1);
-  record.tlvs = {{.tag = kTlvMetadata, .value = std::string(kMetadataBytesMax, 'm')}};
-  auto batch = index_->NewBatch();
-  batch->PutName("before", NameOf(1));
-  batch->SetSavePoint();
-  while (batch->size_bytes() <= uint64_t{1} << 30) ASSERT_OK(batch->PutObject(record, {}));
-  batch->PutName("behind", NameOf(1));
-  EXPECT_FAILS(index_->Commit(*batch, 1), absl::StatusCode::kResourceExhausted, "bytes of index rows");
-  EXPECT_EQ(Names(), std::vector<std::string>{});
-  batch->RollbackToSavePoint();
-  ASSERT_OK(index_->Commit(*batch, 1));
-  EXPECT_EQ(Names(), std::vector<std::string>{"before"});
-}
-
 TEST_F(IndexTest, CommitNumbersRise) {
   Put("a", 1);
   ASSERT_OK(Reopen(index_, path_));
