@@ -122,6 +122,21 @@ TEST_F(CliEndToEnd, ExportReplacesALongerFileWhole) {
   }
 }
 
+TEST_F(CliEndToEnd, ExportTakesARelativePathAndALink) {
+  const std::string file = WriteModel("model.safetensors");
+  Import(file);
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  EXPECT_EQ(Call({"export", shelf(), "out.safetensors"}).status, 0);
+  fs::create_symlink("target.safetensors", "link.safetensors");
+  WriteAll("target.safetensors", "old");
+  EXPECT_EQ(Call({"export", shelf(), "link.safetensors"}).status, 0);
+  fs::current_path(before);
+  EXPECT_TRUE(ReadAll(file) == ReadAll(path("out.safetensors")));
+  EXPECT_TRUE(ReadAll(file) == ReadAll(path("target.safetensors")));
+  EXPECT_TRUE(fs::is_symlink(path("link.safetensors")));
+}
+
 TEST_F(CliEndToEnd, ShardsComeBackTogether) {
   Import(WriteModel("model.safetensors"));
   const Outcome exported = Call({"export", shelf(), path("out.safetensors"), "--shard-size", "1MiB", "--json"});

@@ -1,6 +1,5 @@
 // tensorshelf create: a new shelf.
 
-#include <CLI/CLI.hpp>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -56,19 +55,17 @@ absl::StatusOr<ExitStatus> RunCreate(const CreateArguments& arguments, Console& 
 
 Verb AddCreate(CLI::App& app) {
   auto arguments = std::make_shared<CreateArguments>();
-  CLI::App* command = app.add_subcommand("create", "Make a new shelf; its space is allocated at once.");
-  AddCommonOptions(*command, *arguments);
-  command->add_option("--capacity", arguments->capacity, "bytes for tensors, such as 64GiB; at least 8MiB a device")
-      ->required();
-  command->add_option("--device", arguments->devices,
-                      "directory on a disk for data files, repeated for each disk; without it, in the shelf itself");
-  command
-      ->add_option("--prefill", arguments->prefill,
-                   "write every byte once, so that later writes are faster: none, background (while the shelf is open "
-                   "and idle; the default), full (now)")
-      ->check(CLI::IsMember({"none", "background", "full"}));
-  command->add_flag("--group-readable", arguments->group_readable, "files 0640 in directories 0750, not 0600 and 0700");
-  return {command, arguments, [arguments](Console& console) { return RunCreate(*arguments, console); }};
+  CommandLine line(app, "create", "Make a new shelf; its space is allocated at once.", arguments.get());
+  line.RequiredText("--capacity", &arguments->capacity, "bytes for tensors, such as 64GiB; at least 8MiB a device");
+  line.RepeatedText("--device", &arguments->devices,
+                    "directory on a disk for data files, repeated for each disk; without it, in the shelf itself");
+  line.Choice(
+      "--prefill", &arguments->prefill,
+      "write every byte once, so that later writes are faster: none, background (while the shelf is open and idle; "
+      "the default), full (now)",
+      {"none", "background", "full"});
+  line.Flag("--group-readable", &arguments->group_readable, "files 0640 in directories 0750, not 0600 and 0700");
+  return {line.command(), arguments, [arguments](Console& console) { return RunCreate(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli

@@ -1,6 +1,5 @@
 // tensorshelf export: objects out of a shelf into .safetensors, .npy or plain files.
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 
 #include "absl/strings/match.h"
@@ -59,8 +58,10 @@ absl::Status AddShardIndex(Disk& disk, const ExportSource& source, const std::ve
   for (const PlannedExport& file : planned) {
     for (const Object* object : file.tensors) index.weight_map[*names.at(object)] = file.file_name;
   }
-  TS_ASSIGN_OR_RETURN(OutputFile output, OutputFile::Create(disk, absl::StrCat(out.string(), ".index.json")));
-  TS_RETURN_IF_ERROR(output.Append(safetensors::FormatShardIndex(index, total)));
+  const std::string text = safetensors::FormatShardIndex(index, total);
+  TS_ASSIGN_OR_RETURN(OutputFile output,
+                      OutputFile::Create(disk, absl::StrCat(out.string(), ".index.json"), text.size()));
+  TS_RETURN_IF_ERROR(output.Append(text));
   outputs.push_back(std::move(output));
   return absl::OkStatus();
 }
@@ -82,7 +83,8 @@ absl::StatusOr<ExportResult> ExportSafetensors(Disk& disk, Store& store, const E
   ProgressLine line(console, "export");
   std::vector<OutputFile> outputs;
   for (const PlannedExport& file : planned) {
-    TS_ASSIGN_OR_RETURN(OutputFile output, OutputFile::Create(disk, (out.parent_path() / file.file_name).string()));
+    TS_ASSIGN_OR_RETURN(OutputFile output, OutputFile::Create(disk, (out.parent_path() / file.file_name).string(),
+                                                              file.header.size() + file.data_bytes));
     TS_RETURN_IF_ERROR(output.Append(file.header));
     TS_RETURN_IF_ERROR(
         AppendObjects(store, file.tensors, output, [&](uint64_t done) { line.Update(result.bytes + done, total); }));
@@ -99,15 +101,17 @@ absl::StatusOr<ExportResult> ExportSafetensors(Disk& disk, Store& store, const E
 absl::StatusOr<ExportResult> ExportOne(Disk& disk, Store& store, const ExportArguments& arguments, Console& console) {
   TS_ASSIGN_OR_RETURN(const Object object, store.Find(arguments.prefix()));
   std::vector<OutputFile> outputs;
-  TS_ASSIGN_OR_RETURN(OutputFile output, OutputFile::Create(disk, arguments.out()));
+  std::string header;
   if (arguments.format == "npy") {
     if (object.record().kind != ObjectKind::kTensor) {
       return absl::InvalidArgumentError(
           absl::StrCat("'", EscapeForTerminal(object.name()), "' is bytes, not a tensor"));
     }
-    TS_ASSIGN_OR_RETURN(const std::string header, npy::FormatNpyHeader(object.record().dtype, object.record().shape));
-    TS_RETURN_IF_ERROR(output.Append(header));
+    TS_ASSIGN_OR_RETURN(header, npy::FormatNpyHeader(object.record().dtype, object.record().shape));
   }
+  TS_ASSIGN_OR_RETURN(OutputFile output,
+                      OutputFile::Create(disk, arguments.out(), header.size() + object.size_bytes()));
+  TS_RETURN_IF_ERROR(output.Append(header));
   ProgressLine line(console, "export");
   const Object* const objects[] = {&object};
   TS_RETURN_IF_ERROR(
@@ -157,19 +161,17 @@ absl::StatusOr<ExitStatus> RunExport(ExportArguments arguments, Console& console
 
 Verb AddExport(CLI::App& app) {
   auto arguments = std::make_shared<ExportArguments>();
-  CLI::App* command = app.add_subcommand("export", kHelp);
-  AddCommonOptions(*command, *arguments);
-  command->add_option("OUT", arguments->rest, "[PREFIX] OUT: what (everything when left out), and the file to write")
-      ->required()
-      ->expected(1, 2);
-  command->add_option("--format", arguments->format, "safetensors, npy or raw, whatever OUT ends in")
-      ->check(CLI::IsMember({"safetensors", "npy", "raw"}));
-  command->add_option("--shard-size", arguments->shard_size,
-                      "cut into files of at most so many bytes of data, such as 5GB, with an index OUT.index.json");
-  command->add_flag("--keep-prefix", arguments->keep_prefix, "names in the file keep PREFIX");
-  command->add_flag("--skip-unsupported", arguments->skip_unsupported,
-                    "leave out what a safetensors file cannot hold, and say so");
-  return {command, arguments, [arguments](Console& console) { return RunExport(*arguments, console); }};
+  CommandLine line(app, "export", kHelp, arguments.get());
+  line.RequiredTexts("OUT", &arguments->rest, "[PREFIX] OUT: what (everything when left out), and the file to write",
+                     2);
+  line.Choice("--format", &arguments->format, "safetensors, npy or raw, whatever OUT ends in",
+              {"safetensors", "npy", "raw"});
+  line.Text("--shard-size", &arguments->shard_size,
+            "cut into files of at most so many bytes of data, such as 5GB, with an index OUT.index.json");
+  line.Flag("--keep-prefix", &arguments->keep_prefix, "names in the file keep PREFIX");
+  line.Flag("--skip-unsupported", &arguments->skip_unsupported,
+            "leave out what a safetensors file cannot hold, and say so");
+  return {line.command(), arguments, [arguments](Console& console) { return RunExport(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli

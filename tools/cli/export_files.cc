@@ -1,6 +1,7 @@
 #include "tools/cli/export_files.h"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 
 #include "engine/foundation/status_macros.h"
@@ -45,22 +46,36 @@ std::vector<Window> CutIntoWindows(std::span<const Object* const> objects) {
 absl::Status AppendObjects(Store& store, std::span<const Object* const> objects, OutputFile& output,
                            const std::function<void(uint64_t bytes_done)>& progress) {
   const std::vector<Window> windows = CutIntoWindows(objects);
-  MemoryPool::Piece memory[kSlotCount];
+  // A window's memory begins with what the window before left over of a unit, so that it can be written as it lies.
+  struct Slot {
+    MemoryPool::Piece memory;
+    uint64_t carried = 0, used = 0;  // bytes; used counts the carried ones
+  };
+  Slot slots[kSlotCount];
+  const std::string pending = output.pending();
   uint64_t done = 0;
-  const auto fill = [&](size_t step, size_t slot) -> absl::Status {
-    if (memory[slot].size() == 0) {
-      TS_ASSIGN_OR_RETURN(memory[slot], store.memory_pool()->Allocate(kWindowBytes));
+  const auto fill = [&](size_t step, size_t slot_index) -> absl::Status {
+    Slot& slot = slots[slot_index];
+    if (slot.memory.size() == 0) {
+      TS_ASSIGN_OR_RETURN(slot.memory, store.memory_pool()->Allocate(kWindowBytes + kUnitBytes));
     }
+    const Slot& before = slots[(slot_index + 1) % kSlotCount];
+    slot.carried = step == 0 ? pending.size() : before.used % kUnitBytes;
+    const void* left =
+        step == 0 ? static_cast<const void*>(pending.data()) : before.memory.data() + (before.used - slot.carried);
+    std::memcpy(slot.memory.data(), left, slot.carried);
+    slot.used = slot.carried + windows[step].bytes;
     std::vector<ReadRequest> requests;
-    std::byte* to = memory[slot].data();
+    std::byte* to = slot.memory.data() + slot.carried;
     for (const Piece& piece : windows[step].pieces) {
       requests.push_back({piece.object, piece.offset, {to, piece.length}});
       to += piece.length;
     }
     return store.Read(requests, {});
   };
-  const auto drain = [&](size_t step, size_t slot) -> absl::Status {
-    TS_RETURN_IF_ERROR(output.Append(std::span<const std::byte>(memory[slot].data(), windows[step].bytes)));
+  const auto drain = [&](size_t step, size_t slot_index) -> absl::Status {
+    const Slot& slot = slots[slot_index];
+    TS_RETURN_IF_ERROR(output.AppendBehindPending(std::span<const std::byte>(slot.memory.data(), slot.used)));
     done += windows[step].bytes;
     if (progress) progress(done);
     return absl::OkStatus();

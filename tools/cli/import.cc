@@ -1,7 +1,5 @@
 // tensorshelf import: tensors of .safetensors and .npy files into a shelf, all or nothing.
 
-#include <CLI/CLI.hpp>
-
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/status_macros.h"
 #include "engine/linux_disk.h"
@@ -172,21 +170,18 @@ absl::StatusOr<ExitStatus> RunImport(const ImportArguments& arguments, Console& 
 
 Verb AddImport(CLI::App& app) {
   auto arguments = std::make_shared<ImportArguments>();
-  CLI::App* command = app.add_subcommand("import", kHelp);
-  AddCommonOptions(*command, *arguments);
-  command->add_option("FILE", arguments->files, ".safetensors, *.safetensors.index.json or .npy")->required();
-  command->add_option("--prefix", arguments->prefix, "put before every name");
-  command->add_option("--rename-map", arguments->rename_map,
-                      "JSON file: {\"name in the file\": \"name in the shelf\"}");
-  command->add_flag("--drop-file-metadata", arguments->drop_file_metadata, "do not keep the files' __metadata__");
-  command->add_flag("--replace", arguments->replace, "replace objects of the same names; without it they are an error");
-  command->add_flag("--skip-unchanged", arguments->skip_unchanged, "leave objects alone that have the same content");
-  command->add_flag("--per-file", arguments->per_file, "one commit for each file instead of one for all");
-  command->add_flag(
-      "--resume", arguments->resume,
-      "with --per-file: skip files whose tensors are all there with the same type and shape; replaces others");
-  command->add_flag("--dry-run", arguments->dry_run, "check the files and say what would be imported; opens no shelf");
-  return {command, arguments, [arguments](Console& console) { return RunImport(*arguments, console); }};
+  CommandLine line(app, "import", kHelp, arguments.get());
+  line.RequiredTexts("FILE", &arguments->files, ".safetensors, *.safetensors.index.json or .npy", 0);
+  line.Text("--prefix", &arguments->prefix, "put before every name");
+  line.Text("--rename-map", &arguments->rename_map, "JSON file: {\"name in the file\": \"name in the shelf\"}");
+  line.Flag("--drop-file-metadata", &arguments->drop_file_metadata, "do not keep the files' __metadata__");
+  line.Flag("--replace", &arguments->replace, "replace objects of the same names; without it they are an error");
+  line.Flag("--skip-unchanged", &arguments->skip_unchanged, "leave objects alone that have the same content");
+  line.Flag("--per-file", &arguments->per_file, "one commit for each file instead of one for all");
+  line.Flag("--resume", &arguments->resume,
+            "with --per-file: skip files whose tensors are all there with the same type and shape; replaces others");
+  line.Flag("--dry-run", &arguments->dry_run, "check the files and say what would be imported; opens no shelf");
+  return {line.command(), arguments, [arguments](Console& console) { return RunImport(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli

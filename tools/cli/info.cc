@@ -2,7 +2,6 @@
 
 #include <sys/vfs.h>
 
-#include <CLI/CLI.hpp>
 #include <map>
 
 #include "engine/foundation/status_macros.h"
@@ -48,11 +47,10 @@ absl::StatusOr<ExitStatus> RunInfo(const InfoArguments& arguments, Console& cons
 
 Verb AddInfo(CLI::App& app) {
   auto arguments = std::make_shared<InfoArguments>();
-  CLI::App* command =
-      app.add_subcommand("info", "Show the shelf: its identity, data files, commit, and who writes to it.");
-  AddCommonOptions(*command, *arguments);
-  command->add_flag("--count", arguments->count, "count the names too (reads all of them)");
-  return {command, arguments, [arguments](Console& console) { return RunInfo(*arguments, console); }};
+  CommandLine line(app, "info", "Show the shelf: its identity, data files, commit, and who writes to it.",
+                   arguments.get());
+  line.Flag("--count", &arguments->count, "count the names too (reads all of them)");
+  return {line.command(), arguments, [arguments](Console& console) { return RunInfo(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli

@@ -1,6 +1,5 @@
 // tensorshelf ls: names, as a stream, a table, or a tree.
 
-#include <CLI/CLI.hpp>
 #include <map>
 #include <queue>
 
@@ -28,7 +27,7 @@ struct LsArguments : CommonOptions {
   bool literal = false;
   bool long_rows = false;
   bool tree = false;
-  size_t depth = 3;
+  uint64_t depth = 3;
   std::string sort = "name";
   bool reverse = false;
   uint64_t limit = 0;
@@ -175,19 +174,18 @@ absl::StatusOr<ExitStatus> RunLs(const LsArguments& arguments, Console& console)
 
 Verb AddLs(CLI::App& app) {
   auto arguments = std::make_shared<LsArguments>();
-  CLI::App* command =
-      app.add_subcommand("ls", "List names. Streams, whatever their number, unless sorted by size or time.");
-  AddCommonOptions(*command, *arguments);
-  command->add_option("NAMES", arguments->names, "a prefix, or a pattern with * ? [a-z] (quote it from the shell)");
-  command->add_flag("--literal", arguments->literal, "NAMES is a prefix also when it looks like a pattern");
-  command->add_flag("-l,--long", arguments->long_rows, "with dtype, shape, size and age");
-  command->add_flag("--tree", arguments->tree, "fold names at / and . and add up their sizes");
-  command->add_option("--depth", arguments->depth, "levels of the tree")->check(CLI::Range(1, 64));
-  command->add_option("--sort", arguments->sort, "name, size (largest first) or time (newest first)")
-      ->check(CLI::IsMember({"name", "size", "time"}));
-  command->add_flag("-r,--reverse", arguments->reverse, "the other way round");
-  command->add_option("--limit", arguments->limit, "at most so many names")->check(CLI::PositiveNumber);
-  return {command, arguments, [arguments](Console& console) { return RunLs(*arguments, console); }};
+  CommandLine line(app, "ls", "List names. Streams, whatever their number, unless sorted by size or time.",
+                   arguments.get());
+  line.Text("NAMES", &arguments->names, "a prefix, or a pattern with * ? [a-z] (quote it from the shell)");
+  line.Flag("--literal", &arguments->literal, "NAMES is a prefix also when it looks like a pattern");
+  line.Flag("-l,--long", &arguments->long_rows, "with dtype, shape, size and age");
+  line.Flag("--tree", &arguments->tree, "fold names at / and . and add up their sizes");
+  line.Number("--depth", &arguments->depth, "levels of the tree", 1, 64);
+  line.Choice("--sort", &arguments->sort, "name, size (largest first) or time (newest first)",
+              {"name", "size", "time"});
+  line.Flag("-r,--reverse", &arguments->reverse, "the other way round");
+  line.Number("--limit", &arguments->limit, "at most so many names", 1, ~uint64_t{0});
+  return {line.command(), arguments, [arguments](Console& console) { return RunLs(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli

@@ -19,22 +19,25 @@ namespace tensorshelf::cli {
 class OutputFile {
  public:
   // `path` may exist and must then be a regular file or a link to one; `disk` must outlive this.
-  static absl::StatusOr<OutputFile> Create(Disk& disk, const std::string& path);
+  // `size` is what will be written: the space is reserved first, so that a full disk is told of before the work.
+  static absl::StatusOr<OutputFile> Create(Disk& disk, const std::string& path, uint64_t size);
   OutputFile(OutputFile&& other) noexcept = default;
   OutputFile& operator=(OutputFile&& other) = delete;
   ~OutputFile();
 
-  // Appends; every byte or an error.
-  absl::Status Append(std::span<const std::byte> bytes);
+  // Appends; every byte or an error. Files are written in whole units of 4 KiB past the page cache; what is left over
+  // stays in `pending` until more comes or Sync.
   absl::Status Append(const std::string& bytes);
-  // Makes the content durable under the temporary name.
+  const std::string& pending() const { return pending_; }
+  // `bytes` begins with a copy of pending() and goes on with what is new: large appends without a copy of their own.
+  absl::Status AppendBehindPending(std::span<const std::byte> bytes);
+  // Makes the content durable under the temporary name. Internal: it is not of the size that Create was told.
   absl::Status Sync();
   // Renames over `path`. The caller syncs the directory afterwards (once for many files).
   absl::Status Publish();
 
   const std::string& path() const { return path_; }
   const std::string& directory() const { return directory_; }
-  uint64_t size() const { return size_; }
 
  private:
   OutputFile() = default;
@@ -42,7 +45,9 @@ class OutputFile {
   Disk* disk_ = nullptr;
   std::string path_, directory_, temporary_path_;
   std::unique_ptr<File> file_;  // null once published
-  uint64_t size_ = 0;
+  uint64_t size_ = 0;           // to be
+  uint64_t written_ = 0;        // whole units
+  std::string pending_;         // less than a unit
 };
 
 }  // namespace tensorshelf::cli

@@ -23,11 +23,6 @@ void PrintError(const Verb& verb, const absl::Status& status, Console& console) 
 
 }  // namespace
 
-void AddCommonOptions(CLI::App& command, CommonOptions& options) {
-  command.add_option("SHELF", options.shelf, "directory of the shelf")->required();
-  command.add_flag("--json", options.json, "print JSON (tools/cli/JSON.md), schema_version 1");
-}
-
 ExitStatus ExitStatusOf(const absl::Status& status) {
   if (status.ok()) return ExitStatus::kClean;
   if (absl::IsDataLoss(status) || KindOf(status) == ErrorKind::kLostCommits) return ExitStatus::kDamage;

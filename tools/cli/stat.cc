@@ -1,7 +1,5 @@
 // tensorshelf stat: everything that the shelf knows of one object.
 
-#include <CLI/CLI.hpp>
-
 #include "engine/foundation/status_macros.h"
 #include "store/store.h"
 #include "tools/cli/opening.h"
@@ -45,13 +43,12 @@ absl::StatusOr<ExitStatus> RunStat(const StatArguments& arguments, Console& cons
 
 Verb AddStat(CLI::App& app) {
   auto arguments = std::make_shared<StatArguments>();
-  CLI::App* command =
-      app.add_subcommand("stat", "Show all that is recorded of one object: type, place, sums, metadata.");
-  AddCommonOptions(*command, *arguments);
-  command->add_option("NAME", arguments->name, "the whole name")->required();
-  command->add_flag("--names", arguments->names, "also the other names of the same object (reads all names)");
-  command->add_flag("--sums", arguments->sums, "also every block's sum");
-  return {command, arguments, [arguments](Console& console) { return RunStat(*arguments, console); }};
+  CommandLine line(app, "stat", "Show all that is recorded of one object: type, place, sums, metadata.",
+                   arguments.get());
+  line.RequiredText("NAME", &arguments->name, "the whole name");
+  line.Flag("--names", &arguments->names, "also the other names of the same object (reads all names)");
+  line.Flag("--sums", &arguments->sums, "also every block's sum");
+  return {line.command(), arguments, [arguments](Console& console) { return RunStat(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli

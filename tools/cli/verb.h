@@ -8,18 +8,10 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "tools/cli/command_line.h"
 #include "tools/cli/console.h"
 
-namespace CLI {
-class App;
-}
-
 namespace tensorshelf::cli {
-
-struct CommonOptions {
-  std::string shelf;
-  bool json = false;
-};
 
 struct Verb {
   CLI::App* command = nullptr;                  // owned by the App it was added to
@@ -35,9 +27,6 @@ Verb AddStat(CLI::App& app);
 Verb AddExport(CLI::App& app);
 Verb AddImport(CLI::App& app);
 Verb AddVerify(CLI::App& app);
-
-// Declares SHELF and --json. `options` derives from CommonOptions or is one; it must live as long as `command`.
-void AddCommonOptions(CLI::App& command, CommonOptions& options);
 
 }  // namespace tensorshelf::cli
 

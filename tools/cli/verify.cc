@@ -2,8 +2,6 @@
 
 #include "store/verify.h"
 
-#include <CLI/CLI.hpp>
-
 #include "absl/time/clock.h"
 #include "engine/foundation/status_macros.h"
 #include "store/store.h"
@@ -71,14 +69,14 @@ absl::StatusOr<ExitStatus> RunVerify(const VerifyArguments& arguments, Console& 
 
 Verb AddVerify(CLI::App& app) {
   auto arguments = std::make_shared<VerifyArguments>();
-  CLI::App* command = app.add_subcommand(
-      "verify",
+  CommandLine line(
+      app, "verify",
       "Read all objects and compare every block with its sum. Goes on after damage and lists all of it; exit "
-      "status 4 when there is any.");
-  AddCommonOptions(*command, *arguments);
-  command->add_option("PREFIX", arguments->prefix, "only names that begin so");
-  command->add_option("--rate", arguments->rate, "read at most so many bytes a second, such as 200MB");
-  return {command, arguments, [arguments](Console& console) { return RunVerify(*arguments, console); }};
+      "status 4 when there is any.",
+      arguments.get());
+  line.Text("PREFIX", &arguments->prefix, "only names that begin so");
+  line.Text("--rate", &arguments->rate, "read at most so many bytes a second, such as 200MB");
+  return {line.command(), arguments, [arguments](Console& console) { return RunVerify(*arguments, console); }};
 }
 
 }  // namespace tensorshelf::cli
