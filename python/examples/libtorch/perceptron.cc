@@ -62,7 +62,9 @@ absl::Status Compare(Store& store, const Weights& weights) {
 
 absl::Status Run(const std::string& path) {
   const Weights weights = {{"first", at::rand({1024, 256})}, {"second", at::rand({10, 1024})}};
-  TS_RETURN_IF_ERROR(Store::Create(path, {.capacity = uint64_t{64} << 20}));
+  tensorshelf::CreateOptions options;
+  options.capacity = uint64_t{64} << 20;  // bytes
+  TS_RETURN_IF_ERROR(Store::Create(path, options));
   {
     TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(path, {}));
     TS_RETURN_IF_ERROR(Save(*store, weights));
