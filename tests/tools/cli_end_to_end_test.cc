@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "store/dtype.h"
@@ -322,6 +324,45 @@ TEST_F(CliEndToEnd, LookingBesideALiveWriter) {
   const Outcome locked = Call({"import", shelf(), path("model.safetensors"), "--replace", "--json"});
   EXPECT_EQ(locked.status, 8);
   EXPECT_EQ(locked.json()["error"]["kind"], "locked") << locked.out;
+}
+
+// The writer reuses space all the time, so what a reader beside it reads may be another object's bytes by now.
+TEST_F(CliEndToEnd, VerifyBesideAWriterThatReplacesReportsNoDamage) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> writer, Store::Open(shelf(), {}));
+  std::atomic<bool> stop{false};
+  absl::Status wrote;
+  std::thread thread([&] {
+    for (uint32_t round = 0; wrote.ok() && !stop; ++round) {
+      std::vector<std::string> bytes;
+      std::vector<PutItem> items(6);
+      for (uint32_t i = 0; i < items.size(); ++i) bytes.push_back(RandomBytes(700'000 + i, round + i));
+      for (uint32_t i = 0; i < items.size(); ++i) {
+        items[i].name = absl::StrCat("t", i);
+        items[i].kind = ObjectKind::kBytes;
+        items[i].bytes = std::as_bytes(std::span(bytes[i]));
+      }
+      wrote = writer->Put(items).status();
+      if (wrote.ok() && round % 3 == 2) {
+        absl::StatusOr<Transaction> transaction = writer->Begin();
+        transaction->Delete("t0");
+        wrote = transaction->Commit().status();
+      }
+    }
+  });
+  // The rate limit lies between looking an object up and reading it: time for the writer to come first.
+  uint64_t changed = 0;
+  for (int run = 0; run < 30 && (run < 3 || changed == 0); ++run) {
+    const Outcome verified = Call({"verify", shelf(), "--json", "--rate", "8MiB"});
+    EXPECT_EQ(verified.status, 0) << verified.out << verified.err;
+    if (verified.status != 0) break;
+    changed += verified.json()["changed_names"].get<uint64_t>();
+    const Outcome listed = Call({"ls", shelf(), "--long"});
+    EXPECT_EQ(listed.status, 0) << listed.err;
+  }
+  stop = true;
+  thread.join();
+  EXPECT_OK(wrote);
+  EXPECT_GT(changed, 0u);
 }
 
 TEST_F(CliEndToEnd, RateLimitHolds) {
