@@ -57,6 +57,7 @@ class NewValues {
 
   // With the lock.
   py::list Take() {
+    const CollectorPause pause;
     py::list values(objects_.size());
     size_t next_bytes = 0;
     size_t next_tensor = 0;
@@ -64,7 +65,7 @@ class NewValues {
       if (IsBytes(i)) {
         values[i] = bytes_[next_bytes++];
       } else {
-        values[i] = ToPython(tensors_[next_tensor++]);
+        values[i] = ToPython(std::move(tensors_[next_tensor++]));
       }
     }
     return values;

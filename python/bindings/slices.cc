@@ -105,6 +105,7 @@ py::list ReadParts(const std::shared_ptr<StoreHandle>& store, const py::list& re
   }
   const std::vector<at::Tensor> parts = Read(source, slices, verify);
   store->notices().Deliver();
+  const CollectorPause pause;
   py::list result(parts.size());
   for (size_t i = 0; i < parts.size(); ++i)
     result[i] = out.is_none() ? ToPython(parts[i]) : py::object(out[py::int_(i)]);

@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/status_macros.h"
@@ -70,7 +71,9 @@ const at::Tensor& TensorFrom(py::handle object, const char* what) {
   return THPVariable_Unpack(object.ptr());
 }
 
-py::object ToPython(const at::Tensor& tensor) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor)); }
+py::object ToPython(at::Tensor tensor) {
+  return py::reinterpret_steal<py::object>(THPVariable_Wrap(std::move(tensor)));
+}
 
 StoredValues ParseValues(const py::list& names, const py::list& values) {
   if (names.size() != values.size()) throw py::value_error("as many values as names are needed");

@@ -62,7 +62,22 @@ std::vector<std::string> NamesFrom(const pybind11::list& names);
 // Throws TypeError unless `object` is a torch.Tensor; `what` names it.
 const at::Tensor& TensorFrom(pybind11::handle object, const char* what);
 bool IsTensor(pybind11::handle object);
-pybind11::object ToPython(const at::Tensor& tensor);
+pybind11::object ToPython(at::Tensor tensor);
+
+// Holds back the cyclic garbage collector while many objects are made, which it would go through again and again.
+// Nothing but making objects may happen meanwhile, under one hold of the lock.
+class CollectorPause {
+ public:
+  CollectorPause() : was_enabled_(PyGC_Disable() != 0) {}
+  CollectorPause(const CollectorPause&) = delete;
+  CollectorPause& operator=(const CollectorPause&) = delete;
+  ~CollectorPause() {
+    if (was_enabled_) PyGC_Enable();
+  }
+
+ private:
+  const bool was_enabled_;
+};
 
 // A new bytes object of that size, uninitialised, and its memory.
 pybind11::bytes NewBytes(uint64_t size);

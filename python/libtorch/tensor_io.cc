@@ -114,12 +114,11 @@ void DescribeTensor(const at::Tensor& plain, PutItem* item) {
 }
 
 absl::Status CheckTensorObject(const Object& object) {
-  const std::string name = EscapeForTerminal(object.name());
   const uint16_t dtype = object.record().dtype;
-  if (object.record().kind != ObjectKind::kTensor) {
-    return absl::UnimplementedError(absl::StrCat("\"", name, "\" is bytes, not a tensor"));
-  }
-  if (TorchHasDtype(dtype)) return absl::OkStatus();
+  const bool is_tensor = object.record().kind == ObjectKind::kTensor;
+  if (is_tensor && TorchHasDtype(dtype)) return absl::OkStatus();
+  const std::string name = EscapeForTerminal(object.name());
+  if (!is_tensor) return absl::UnimplementedError(absl::StrCat("\"", name, "\" is bytes, not a tensor"));
   const Dtype* known = FindDtype(dtype);
   const std::string dtype_name = known != nullptr ? known->name : absl::StrCat("number ", dtype);
   return absl::UnimplementedError(absl::StrCat("\"", name, "\" has dtype ", dtype_name,
