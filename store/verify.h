@@ -34,7 +34,7 @@ struct VerifyProgress {
 struct VerifyOptions {
   uint64_t rate_bytes_per_s = 0;  // 0: as fast as the devices allow
   // Bytes read in one call; two calls are in flight, each with memory of this size.
-  uint64_t window_bytes = uint64_t{32} << 20;
+  uint64_t window_bytes = uint64_t{64} << 20;
   // Called from the calling thread about ten times a second, and once at the end. Set: names and bytes are counted
   // first.
   std::function<void(const VerifyProgress&)> progress;

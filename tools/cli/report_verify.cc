@@ -1,4 +1,5 @@
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "store/name.h"
 #include "tools/cli/opening.h"
 #include "tools/cli/report.h"
@@ -30,8 +31,9 @@ Json DamageJson(const VerifyDamage& damage) {
 }
 
 std::string RenderVerify(const VerifyReport& report, const StoreInfo& info, double seconds, const Console& console) {
-  std::string text = absl::StrCat(FormatCount(report.names, "name"), ", ", FormatCount(report.objects_read, "object"),
-                                  " read, ", FormatBytes(report.bytes_read), " in ", FormatDuration(seconds));
+  std::string text =
+      absl::StrCat(FormatCount(report.names, "name"), ", ", FormatCount(report.objects_read, "object"), " read, ",
+                   FormatBytes(report.bytes_read), " in ", absl::StrFormat("%.1f s", seconds));
   if (seconds > 0) {
     absl::StrAppend(&text, " (", FormatBytes(static_cast<uint64_t>(static_cast<double>(report.bytes_read) / seconds)),
                     "/s)");
