@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "index/rocksdb_status.h"
@@ -274,6 +275,16 @@ IOStatus ObservedFileSystem::CreateDirIfMissing(const std::string& path, const I
 
 IOStatus ObservedFileSystem::RenameFile(const std::string& from, const std::string& to, const IOOptions& options,
                                         IODebugContext* debug) {
+  // RocksDB syncs the directory only after it has renamed CURRENT. POSIX does not order two changes of one directory,
+  // so a power cut in between could keep the new CURRENT and lose the entry of the MANIFEST that it names: sync it
+  // first.
+  const std::filesystem::path renamed(to);
+  if (renamed.filename() == "CURRENT") {
+    std::unique_ptr<FSDirectory> directory;
+    IOStatus synced = NewDirectory(renamed.parent_path().string(), options, &directory, debug);
+    if (synced.ok()) synced = directory->FsyncWithDirOptions(options, debug, rocksdb::DirFsyncOptions());
+    if (!synced.ok()) return synced;
+  }
   return Observe({.kind = Kind::kRename, .path = from, .target = to},
                  [&] { return target()->RenameFile(from, to, options, debug); });
 }
