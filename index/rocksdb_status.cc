@@ -7,8 +7,8 @@ namespace tensorshelf {
 absl::Status FromRocksDb(const rocksdb::Status& status, const std::string& context) {
   if (status.ok()) return absl::OkStatus();
   const std::string message = absl::StrCat(context, ": ", status.ToString());
-  // The sub-codes first: RocksDB keeps a code of IOError with them.
-  if (status.IsNoSpace()) return absl::ResourceExhaustedError(message);
+  // The sub-codes first: RocksDB keeps a code of IOError or Aborted with them.
+  if (status.IsNoSpace() || status.IsMemoryLimit()) return absl::ResourceExhaustedError(message);
   if (status.IsPathNotFound()) return absl::NotFoundError(message);
   switch (status.code()) {
     case rocksdb::Status::kNotFound:
@@ -25,8 +25,6 @@ absl::Status FromRocksDb(const rocksdb::Status& status, const std::string& conte
     case rocksdb::Status::kShutdownInProgress:
     case rocksdb::Status::kAborted:
       return absl::AbortedError(message);
-    case rocksdb::Status::kMemoryLimit:
-      return absl::ResourceExhaustedError(message);
     default:
       return absl::InternalError(message);
   }

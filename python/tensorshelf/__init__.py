@@ -43,6 +43,8 @@ for, texts such as "64GiB" are taken too. Notices (no direct I/O here, memory co
 ``logging.getLogger("tensorshelf")``.
 """
 
+import torch as _torch  # noqa: F401  (first: it brings the libraries that _core is linked to)
+
 from . import errors
 from ._async import Future
 from ._core import __version__

@@ -24,7 +24,7 @@ install(EXPORT tensorshelf-targets NAMESPACE tensorshelf:: DESTINATION ${tensors
 
 # The headers that name libaio or RocksDB are the private side of engine/ and index/.
 install(DIRECTORY engine index store DESTINATION include/tensorshelf COMPONENT development
-        FILES_MATCHING PATTERN "*.h" PATTERN "linux_*.h" EXCLUDE PATTERN "rocksdb_*.h" EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" REGEX "/linux_(direct_probe|file|lock|queue)[.]h$" EXCLUDE PATTERN "rocksdb_*.h" EXCLUDE)
 if(TENSORSHELF_PYTHON)
   install(DIRECTORY python/libtorch DESTINATION include/tensorshelf/python COMPONENT development
           FILES_MATCHING PATTERN "*.h")

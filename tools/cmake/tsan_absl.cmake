@@ -5,7 +5,7 @@ file(STRINGS ${tsan_absl_source} tsan_absl_lines REGEX "^WRAP\\(")
 
 add_library(tensorshelf_tsan_absl STATIC ${tsan_absl_source})
 target_link_libraries(tensorshelf_tsan_absl PUBLIC absl::synchronization)
-target_link_libraries(tensorshelf_options INTERFACE tensorshelf_tsan_absl)
+target_link_libraries(tensorshelf_options INTERFACE $<BUILD_INTERFACE:tensorshelf_tsan_absl>)
 foreach(line IN LISTS tsan_absl_lines)
   string(REGEX MATCH "_ZN[A-Za-z0-9_]+" symbol "${line}")
   target_link_options(tensorshelf_options INTERFACE -Wl,--wrap=${symbol})
