@@ -72,6 +72,9 @@ enum class ProbeMode { kPointInTime, kSkipCorruptedRecords };
 // Opens nothing for writing and changes nothing on disk. DataLoss when RocksDB refuses.
 absl::StatusOr<IndexProbe> ProbeIndex(const std::string& path, ProbeMode mode, const IndexOptions& options);
 
+// The families whose rows ScanRows and DeleteRow name.
+enum class IndexFamily { kNames, kObjects, kSums, kInline, kState };
+
 // The changes of one commit, in order, with reads that see them. Confined to one thread (the commit thread).
 class CommitBatch {
  public:
@@ -101,6 +104,8 @@ class CommitBatch {
   virtual void PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) = 0;
   virtual void PutInlineCount(const InlineCountRow& row) = 0;
   virtual void PutBadUnits(const Extent& extent) = 0;
+  // For repairs: any row, by its key. FindName and ScanNames of this batch do not see it.
+  virtual void DeleteRow(IndexFamily family, std::span<const std::byte> key) = 0;
 
   virtual uint64_t size_bytes() const = 0;
   // A point to return to when one request of a group is refused. Only the newest may be rolled back to or dropped.
@@ -114,6 +119,22 @@ class IndexSnapshot {
  public:
   virtual ~IndexSnapshot() = default;
   virtual uint64_t commit() const = 0;  // the "commit" row that it sees
+};
+
+// Names in byte order with their records, all as of one moment. Memory is bounded, whatever the number of names.
+// Thread-compatible. Must be destroyed before the Index.
+class ObjectCursor {
+ public:
+  virtual ~ObjectCursor() = default;
+  // Moves to the next name, at first to the first one; false at the end. After an error no name can be read any more.
+  virtual absl::StatusOr<bool> Next() = 0;
+
+  // Of the name that Next moved to, valid until it is called again.
+  virtual const std::string& name() const = 0;
+  virtual uint64_t generation() const = 0;  // 0: the name's row is damaged
+  // Of the name's record: DataLoss when it is missing or damaged, Unimplemented when it needs a newer version.
+  virtual const absl::Status& status() const = 0;
+  virtual const ObjectRecord& record() const = 0;  // when status() is OK
 };
 
 // What FindObject answers.
@@ -156,6 +177,14 @@ class Index {
   virtual absl::Status ScanObjects(
       uint64_t first_generation, uint64_t end_generation,
       const std::function<bool(uint64_t generation, std::span<const std::byte> row)>& visit) = 0;
+
+  // Names from `start` (inclusive; may be empty) within `prefix`. Does not use the record cache.
+  virtual std::unique_ptr<ObjectCursor> NewCursor(const std::string& prefix, const std::string& start) = 0;
+  // Every row of a family as bytes, in the order of the keys, until `visit` returns false: for checks that go on after
+  // a row that does not decode.
+  virtual absl::Status ScanRows(
+      IndexFamily family,
+      const std::function<bool(std::span<const std::byte> key, std::span<const std::byte> value)>& visit) = 0;
 
   virtual absl::StatusOr<std::optional<SuperRow>> ReadSuper() = 0;
   virtual absl::StatusOr<CommitRow> ReadCommit() = 0;  // {0, 0} when there is none

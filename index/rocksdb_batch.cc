@@ -169,6 +169,10 @@ void RocksDbBatch::PutBadUnits(const Extent& extent) {
   Put(Family::kState, BadKey(extent.file_id, extent.first_unit), value);
 }
 
+void RocksDbBatch::DeleteRow(IndexFamily family, std::span<const std::byte> key) {
+  Delete(FamilyOf(family), SliceOf(key).ToString());
+}
+
 uint64_t RocksDbBatch::size_bytes() const { return rows_.GetDataSize() + skipped_bytes_; }
 
 void RocksDbBatch::SetSavePoint() {

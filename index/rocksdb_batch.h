@@ -41,6 +41,7 @@ class RocksDbBatch : public CommitBatch {
   void PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) override;
   void PutInlineCount(const InlineCountRow& row) override;
   void PutBadUnits(const Extent& extent) override;
+  void DeleteRow(IndexFamily family, std::span<const std::byte> key) override;
   uint64_t size_bytes() const override;
   void SetSavePoint() override;
   void RollbackToSavePoint() override;

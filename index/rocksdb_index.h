@@ -59,6 +59,11 @@ class RocksDbIndex : public Index {
       uint64_t first_generation, uint64_t end_generation,
       const std::function<bool(uint64_t generation, std::span<const std::byte> row)>& visit) override;
 
+  std::unique_ptr<ObjectCursor> NewCursor(const std::string& prefix, const std::string& start) override;
+  absl::Status ScanRows(
+      IndexFamily family,
+      const std::function<bool(std::span<const std::byte> key, std::span<const std::byte> value)>& visit) override;
+
   absl::StatusOr<std::optional<SuperRow>> ReadSuper() override;
   absl::StatusOr<CommitRow> ReadCommit() override;
   absl::StatusOr<std::vector<FileRow>> ReadFiles() override;
@@ -80,6 +85,7 @@ class RocksDbIndex : public Index {
   const RocksDbHandles& handles() const { return handles_; }
 
  private:
+  friend class RocksDbCursor;
   friend class RocksDbSnapshot;
 
   absl::Status CheckWritable() const;

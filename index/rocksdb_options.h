@@ -25,6 +25,12 @@ inline constexpr size_t kFamilyCount = 6;
 inline constexpr std::array<const char*, kFamilyCount> kFamilyNames = {"default", "names",  "objects",
                                                                        "sums",    "inline", "state"};
 
+inline Family FamilyOf(IndexFamily family) {
+  static_assert(static_cast<size_t>(IndexFamily::kNames) + 1 == static_cast<size_t>(Family::kNames));
+  static_assert(static_cast<size_t>(IndexFamily::kState) + 1 == static_cast<size_t>(Family::kState));
+  return static_cast<Family>(static_cast<size_t>(family) + 1);
+}
+
 // Keys of the `state` family: a prefix, then big-endian numbers or a uuid.
 inline constexpr char kSuperKey[] = "super";
 inline constexpr char kCommitKey[] = "commit";

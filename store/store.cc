@@ -5,6 +5,7 @@
 
 #include "engine/foundation/little_endian.h"
 #include "engine/foundation/status_macros.h"
+#include "store/space_map.h"
 #include "store/store_core.h"
 
 namespace tensorshelf {
@@ -145,6 +146,10 @@ absl::Status Store::Scan(const std::string& prefix, const std::string& start,
   return core_->Scan(prefix, start, visit, view);
 }
 absl::StatusOr<std::unique_ptr<View>> Store::NewView() { return core_->NewView(); }
+absl::StatusOr<std::unique_ptr<ObjectCursor>> Store::NewCursor(const std::string& prefix, const std::string& start) {
+  return core_->NewCursor(prefix, start);
+}
+absl::StatusOr<SpaceMap> Store::MapSpace() { return core_->MapSpace(); }
 absl::StatusOr<std::vector<uint64_t>> Store::ReadSums(const Object& object) { return core_->ReadSums(object); }
 BlockPosition Store::PositionOf(const Object& object, uint64_t offset) const {
   return core_->PositionOf(object, offset);

@@ -38,6 +38,7 @@ namespace tensorshelf {
 
 class Store;
 class StoreCore;
+struct SpaceMap;  // store/space_map.h
 
 // What must hold of a name when the commit is evaluated; else the whole transaction fails with kPrecondition.
 struct Precondition {
@@ -158,6 +159,7 @@ struct FileInfo {
   uint32_t file_id = 0;
   std::string path;  // empty: missing
   Uuid device_uuid{};
+  std::string tier;   // of its device, "nvme"; empty: not known
   uint64_t size = 0;  // bytes
   uint64_t data_begin = 0, data_end = 0;
   uint64_t filled_until = 0;  // bytes of the file that have been written at least once
@@ -242,6 +244,14 @@ class Store {
                     const View* view = nullptr);
 
   absl::StatusOr<std::unique_ptr<View>> NewView();
+
+  // Durable names with their records, from `start` within `prefix`, all of one commit; many times faster than Scan and
+  // Find. Beside a writer: of info().commit, unless another call has followed the writer meanwhile. Takes no leases:
+  // the objects' bytes may be reused. Must be destroyed before Close.
+  absl::StatusOr<std::unique_ptr<ObjectCursor>> NewCursor(const std::string& prefix, const std::string& start);
+  // What the index says of the data files' space: reads every record. Extents are found also where a record needs a
+  // newer version; a record that does not decode is one of `problems`, with an extent of no units.
+  absl::StatusOr<SpaceMap> MapSpace();
 
   // All block sums of an object, in order.
   absl::StatusOr<std::vector<uint64_t>> ReadSums(const Object& object);

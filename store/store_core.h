@@ -72,6 +72,8 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
                     const std::function<bool(const std::string&, uint64_t)>& visit, const View* view);
   absl::StatusOr<std::unique_ptr<View>> NewView();
   void LeaveView(View::State& view);
+  absl::StatusOr<std::unique_ptr<ObjectCursor>> NewCursor(const std::string& prefix, const std::string& start);
+  absl::StatusOr<SpaceMap> MapSpace();
   absl::StatusOr<std::vector<uint64_t>> ReadSums(const Object& object);
   BlockPosition PositionOf(const Object& object, uint64_t offset) const;
   absl::Status Flush();

@@ -1,5 +1,12 @@
-// What a store says of itself: info and stats.
+// What a store says of itself: info, stats, listings with records, the map of its space.
 
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/foundation/status_macros.h"
+#include "index/record_codec.h"
+#include "store/space_map.h"
 #include "store/store_core.h"
 
 namespace tensorshelf {
@@ -37,11 +44,18 @@ StoreInfo StoreCore::info() {
   if (const auto holder = disk_->LockHolder(JoinPath(path_, kLockFileName)); holder.ok()) info.writer = *holder;
   info.orphan_files = orphan_files_;
   info.page_locked = devices_->page_locked();
+  const auto devices = index_->ReadDevices();
+  const auto tier_of = [&](const Uuid& uuid) -> std::string {
+    if (!devices.ok()) return "";
+    const auto device = std::ranges::find(*devices, uuid, &DeviceRow::uuid);
+    return device == devices->end() ? "" : device->tier_name;
+  };
   for (const auto& file : devices_->files()) {
     FileInfo one;
     one.file_id = file->row.file_id;
     one.path = file->path;
     one.device_uuid = file->row.device_uuid;
+    one.tier = tier_of(file->row.device_uuid);
     one.size = file->row.size;
     one.data_begin = file->row.data_begin;
     one.data_end = file->row.data_end;
@@ -57,6 +71,38 @@ StoreInfo StoreCore::info() {
     info.files.push_back(std::move(one));
   }
   return info;
+}
+
+absl::StatusOr<std::unique_ptr<ObjectCursor>> StoreCore::NewCursor(const std::string& prefix,
+                                                                   const std::string& start) {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  return index_->NewCursor(prefix, start);
+}
+
+absl::StatusOr<SpaceMap> StoreCore::MapSpace() {
+  absl::ReaderMutexLock lock(&lifecycle_);
+  TS_RETURN_IF_ERROR(CheckUsable());
+  std::vector<SpaceFile> files;
+  for (const auto& file : devices_->files()) {
+    files.push_back({file->row.file_id, file->row.data_begin / kUnitBytes, file->row.data_end / kUnitBytes});
+  }
+  std::vector<OwnedExtent> owned;
+  std::vector<SpaceProblem> undecodable;
+  TS_RETURN_IF_ERROR(index_->ScanObjects(0, UINT64_MAX, [&](uint64_t generation, std::span<const std::byte> row) {
+    const auto space = DecodeRecordSpace(row);
+    if (!space.ok()) {
+      undecodable.push_back(
+          {{generation, {}}, 0, absl::StrCat("generation ", generation, ": ", std::string(space.status().message()))});
+      return true;
+    }
+    for (const Extent& extent : space->extents) owned.push_back({generation, extent});
+    return true;
+  }));
+  TS_ASSIGN_OR_RETURN(std::vector<Extent> bad, index_->ReadBadUnits());
+  SpaceMap map = BuildSpaceMap(files, std::move(owned), std::move(bad));
+  map.problems.insert(map.problems.begin(), undecodable.begin(), undecodable.end());
+  return map;
 }
 
 StoreStats StoreCore::stats() {

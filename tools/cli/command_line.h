@@ -23,11 +23,16 @@ struct CommonOptions {
 // `to` points to must live until the command line has been parsed, and keeps its value where the option is not given.
 class CommandLine {
  public:
-  // Adds a command with SHELF and --json.
+  // Adds a command with SHELF and --json. `name` may be of two words, "index backup": then it is a command of the
+  // command `index`, which is made when it is not there.
   CommandLine(CLI::App& app, const char* name, const char* help, CommonOptions* common);
+
+  // A command about no shelf.
+  CommandLine(CLI::App& app, const char* name, const char* help);
 
   void Text(const char* name, std::string* to, const char* help);
   void RequiredText(const char* name, std::string* to, const char* help);
+  void RequiredChoice(const char* name, std::string* to, const char* help, const std::vector<std::string>& values);
   void Choice(const char* name, std::string* to, const char* help, const std::vector<std::string>& values);
   void Number(const char* name, uint64_t* to, const char* help, uint64_t min, uint64_t max);
   void Flag(const char* name, bool* to, const char* help);

@@ -3,6 +3,7 @@
 #ifndef TENSORSHELF_TOOLS_CLI_CONSOLE_H_
 #define TENSORSHELF_TOOLS_CLI_CONSOLE_H_
 
+#include <istream>
 #include <ostream>
 #include <string>
 
@@ -12,19 +13,30 @@
 namespace tensorshelf::cli {
 
 struct Console {
-  std::ostream& out;      // results
-  std::ostream& err;      // errors, notes, progress
-  bool progress = false;  // err is a terminal
-  bool colour = false;    // out is a terminal and NO_COLOR is not set
+  std::ostream& out;           // results
+  std::ostream& err;           // errors, notes, progress
+  bool progress = false;       // err is a terminal
+  bool colour = false;         // out is a terminal and NO_COLOR is not set
+  bool terminal = false;       // out is a terminal
+  std::istream* in = nullptr;  // a terminal where a person can be asked; null: nobody can
+  size_t columns = 80;         // of the terminal
 };
 
-// As e2fsck's.
+// As e2fsck's. kRepaired and kDamage may come together, as 5.
 enum class ExitStatus : int {
   kClean = 0,
+  kRepaired = 1,     // damage found, and repaired
   kDamage = 4,       // damage found, and left
   kOperational = 8,  // could not be done: not there, locked, full, refused
   kUsage = 16,       // the command line is wrong
 };
+
+inline ExitStatus operator|(ExitStatus a, ExitStatus b) {
+  return static_cast<ExitStatus>(static_cast<int>(a) | static_cast<int>(b));
+}
+
+// Asks a question that is answered with y or yes; false for any other answer, and where nobody can be asked.
+bool Confirm(Console& console, const std::string& question);
 
 // A command line that CLI11 took and that is wrong all the same: an InvalidArgument that ends with kUsage.
 inline constexpr char kUsagePayload[] = "tensorshelf/usage";

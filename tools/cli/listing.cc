@@ -47,4 +47,15 @@ absl::Status VisitObjects(Store& store, const NameFilter& filter,
   return absl::OkStatus();
 }
 
+absl::Status VisitRecords(Store& store, const NameFilter& filter,
+                          const std::function<bool(const ListedRecord& listed)>& visit) {
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<ObjectCursor> cursor, store.NewCursor(filter.prefix, ""));
+  while (true) {
+    TS_ASSIGN_OR_RETURN(const bool there, cursor->Next());
+    if (!there) return absl::OkStatus();
+    if (!filter.pattern.empty() && !MatchesPattern(filter.pattern, cursor->name())) continue;
+    if (!visit({cursor->name(), cursor->status(), cursor->record()})) return absl::OkStatus();
+  }
+}
+
 }  // namespace tensorshelf::cli

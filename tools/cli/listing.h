@@ -29,6 +29,15 @@ absl::Status VisitNames(Store& store, const NameFilter& filter,
 absl::Status VisitObjects(Store& store, const NameFilter& filter,
                           const std::function<absl::StatusOr<bool>(const Object& object)>& visit);
 
+// The same, all of one commit and at the speed of the index; also names whose record is damaged, with its status.
+struct ListedRecord {
+  const std::string& name;
+  const absl::Status& status;
+  const ObjectRecord& record;  // when status is OK
+};
+absl::Status VisitRecords(Store& store, const NameFilter& filter,
+                          const std::function<bool(const ListedRecord& listed)>& visit);
+
 }  // namespace tensorshelf::cli
 
 #endif  // TENSORSHELF_TOOLS_CLI_LISTING_H_

@@ -1,3 +1,4 @@
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -10,6 +11,12 @@ int main(int argc, char** argv) {
   const char* no_colour = std::getenv("NO_COLOR");
   tensorshelf::cli::Console console{std::cout, std::cerr};
   console.progress = isatty(STDERR_FILENO) == 1;
-  console.colour = isatty(STDOUT_FILENO) == 1 && (no_colour == nullptr || *no_colour == '\0');
+  console.terminal = isatty(STDOUT_FILENO) == 1;
+  console.colour = console.terminal && (no_colour == nullptr || *no_colour == '\0');
+  if (isatty(STDIN_FILENO) == 1) console.in = &std::cin;
+  winsize window{};
+  if (console.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
+    console.columns = window.ws_col;
+  }
   return tensorshelf::cli::Run(argc, argv, console);
 }

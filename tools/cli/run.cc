@@ -14,7 +14,7 @@ namespace tensorshelf::cli {
 namespace {
 
 void PrintError(const Verb& verb, const absl::Status& status, Console& console) {
-  const std::string name = verb.command->get_name();
+  const std::string name = verb.name();
   if (verb.common->json) console.out << Dump(ErrorJson(name, verb.common->shelf, status));
   // Messages come with names escaped where they are made; what else may stand in them (paths) is made safe here,
   // without escaping those again.
@@ -22,6 +22,12 @@ void PrintError(const Verb& verb, const absl::Status& status, Console& console) 
 }
 
 }  // namespace
+
+std::string Verb::name() const {
+  const CLI::App* parent = command->get_parent();
+  const bool grouped = parent != nullptr && parent->get_parent() != nullptr;
+  return grouped ? absl::StrCat(parent->get_name(), " ", command->get_name()) : command->get_name();
+}
 
 ExitStatus ExitStatusOf(const absl::Status& status) {
   if (status.ok()) return ExitStatus::kClean;
@@ -33,12 +39,14 @@ int Run(int argc, const char* const* argv, Console& console) {
   CLI::App app(
       "Looks into a tensorshelf store, and moves tensors in and out of it, without Python and without stopping a "
       "program that writes to it.\n"
-      "Exit status: 0 clean, 4 damage found, 8 could not be done, 16 wrong command line.");
+      "Exit status: 0 clean, 1 damage repaired, 4 damage found and left (5: some of it repaired), 8 could not be done, "
+      "16 wrong command line.");
   app.name("tensorshelf");
   app.require_subcommand(1);
   app.set_version_flag("--version", TENSORSHELF_VERSION);
-  const std::vector<Verb> verbs = {AddCreate(app), AddInfo(app),   AddLs(app),    AddStat(app),
-                                   AddExport(app), AddImport(app), AddVerify(app)};
+  const std::vector<Verb> verbs = {AddInfo(app),   AddLs(app),  AddStat(app),   AddCat(app),    AddDiff(app),
+                                   AddDf(app),     AddMap(app), AddVerify(app), AddExport(app), AddImport(app),
+                                   AddCreate(app), AddRm(app),  AddMv(app),     AddCp(app)};
   // CLI11 reports by exceptions; they end here.
   try {
     app.parse(argc, argv);
@@ -53,7 +61,7 @@ int Run(int argc, const char* const* argv, Console& console) {
     if (!result.ok()) PrintError(verb, result.status(), console);
     console.out.flush();
     if (result.ok() && !console.out) {
-      console.err << "tensorshelf " << verb.command->get_name() << ": standard output could not be written\n";
+      console.err << "tensorshelf " << verb.name() << ": standard output could not be written\n";
       return static_cast<int>(ExitStatus::kOperational);
     }
     return static_cast<int>(result.ok() ? *result : ExitStatusOf(result.status()));

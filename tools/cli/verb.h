@@ -14,18 +14,28 @@
 namespace tensorshelf::cli {
 
 struct Verb {
+  // "ls", "index backup".
+  std::string name() const;
+
   CLI::App* command = nullptr;                  // owned by the App it was added to
   std::shared_ptr<const CommonOptions> common;  // filled when the command line has been parsed
   std::function<absl::StatusOr<ExitStatus>(Console&)> run;
 };
 
 // Each in the file of its name.
+Verb AddCat(CLI::App& app);
+Verb AddCp(CLI::App& app);
 Verb AddCreate(CLI::App& app);
-Verb AddInfo(CLI::App& app);
-Verb AddLs(CLI::App& app);
-Verb AddStat(CLI::App& app);
+Verb AddDf(CLI::App& app);
+Verb AddDiff(CLI::App& app);
 Verb AddExport(CLI::App& app);
 Verb AddImport(CLI::App& app);
+Verb AddInfo(CLI::App& app);
+Verb AddLs(CLI::App& app);
+Verb AddMap(CLI::App& app);
+Verb AddMv(CLI::App& app);
+Verb AddRm(CLI::App& app);
+Verb AddStat(CLI::App& app);
 Verb AddVerify(CLI::App& app);
 
 }  // namespace tensorshelf::cli
