@@ -13,13 +13,13 @@ constexpr absl::Duration kBusyPause = absl::Milliseconds(1);
 
 int64_t MoveOnce(EngineContext& context, const IoBlock& block, const IoOp& op) {
   context.counters.CountSubmitted(op.kind);
-  const auto move = [&] {
-    return op.kind == IoKind::kRead ? op.file->PRead(op.offset, {op.memory, op.length})
-                                    : op.file->PWrite(op.offset, {op.memory, op.length});
-  };
-  if (block.route != BlockRoute::kPageCache) return move();
-  absl::MutexLock lock(&context.pages.MutexOf(*op.file, op.offset));
-  return move();
+  const bool cached = block.route == BlockRoute::kPageCache;
+  if (op.kind == IoKind::kRead) {
+    const std::span<std::byte> to(op.memory, op.length);
+    return cached ? op.file->PReadCached(op.offset, to) : op.file->PRead(op.offset, to);
+  }
+  const std::span<const std::byte> from(op.memory, op.length);
+  return cached ? op.file->PWriteCached(op.offset, from) : op.file->PWrite(op.offset, from);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ bool PrepareIsHeavy(const BatchState& batch, const IoBlock& block);
 void ConcludeBlock(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer,
                    const Transfer& transfer);
 
-// The whole of a block by File::PRead or PWrite from this thread, up to but not with FinishBlocks.
+// The whole of a block by calls of its File from this thread, up to but not with FinishBlocks.
 void MoveBlockHere(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer);
 
 }  // namespace tensorshelf

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/status_macros.h"
 
@@ -83,27 +85,49 @@ absl::Status ReplaceFile(Disk& disk, const std::string& path, const std::string&
   return disk.SyncDirectory(ParentDirectory(path));
 }
 
+namespace {
+
+constexpr char kErrorNumberUrl[] = "tensorshelf/errno";
+
+absl::StatusCode CodeOf(int error_number) {
+  switch (error_number) {
+    case ENOENT:
+      return absl::StatusCode::kNotFound;
+    case EEXIST:
+      return absl::StatusCode::kAlreadyExists;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::StatusCode::kPermissionDenied;
+    case ENOSPC:
+    case EDQUOT:
+      return absl::StatusCode::kResourceExhausted;
+    default:
+      return absl::StatusCode::kInternal;
+  }
+}
+
+}  // namespace
+
 absl::Status IoError(int error_number, const std::string& context) {
   const char* name = strerrorname_np(error_number);
   const char* description = strerrordesc_np(error_number);
   const std::string message = name != nullptr && description != nullptr
                                   ? absl::StrCat(context, ": ", name, " (", description, ")")
                                   : absl::StrCat(context, ": errno ", error_number);
-  switch (error_number) {
-    case ENOENT:
-      return absl::NotFoundError(message);
-    case EEXIST:
-      return absl::AlreadyExistsError(message);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(message);
-    case ENOSPC:
-    case EDQUOT:
-      return absl::ResourceExhaustedError(message);
-    default:
-      return absl::InternalError(message);
-  }
+  return WithErrorNumber(absl::Status(CodeOf(error_number), message), error_number);
+}
+
+int ErrorNumberOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kErrorNumberUrl);
+  int error_number = 0;
+  if (payload.has_value() && !absl::SimpleAtoi(std::string(*payload), &error_number)) return 0;
+  return error_number;
+}
+
+absl::Status WithErrorNumber(absl::Status status, int error_number) {
+  status.SetPayload(kErrorNumberUrl, absl::Cord(absl::StrCat(error_number)));
+  return status;
 }
 
 }  // namespace tensorshelf

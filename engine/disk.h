@@ -44,6 +44,12 @@ class File {
   virtual int64_t PRead(uint64_t offset, std::span<std::byte> to) = 0;
   virtual int64_t PWrite(uint64_t offset, std::span<const std::byte> from) = 0;
 
+  // The same, never past the page cache, for a part of a page whose other bytes may be in flight too: the kernel
+  // changes exactly these bytes, whoever writes the others, in this process or in another one. A write is on the device
+  // when the call returns, so that its errors are told here and not to nobody.
+  virtual int64_t PReadCached(uint64_t offset, std::span<std::byte> to) { return PRead(offset, to); }
+  virtual int64_t PWriteCached(uint64_t offset, std::span<const std::byte> from) { return PWrite(offset, from); }
+
   // fdatasync(2): everything completed on this file before the call is durable when it returns OK. After an error
   // nothing can be said about earlier writes, and a later success does not repair that.
   virtual absl::Status Sync() = 0;
@@ -158,6 +164,10 @@ absl::Status ReplaceFile(Disk& disk, const std::string& path, const std::string&
 
 // The one place where an errno becomes a status. `context` names the call, the path and the offset.
 absl::Status IoError(int error_number, const std::string& context);
+
+// The errno that a status of ours came from, 0 if there was none. Annotate() keeps it.
+int ErrorNumberOf(const absl::Status& status);
+absl::Status WithErrorNumber(absl::Status status, int error_number);
 
 }  // namespace tensorshelf
 

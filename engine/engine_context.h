@@ -8,7 +8,6 @@
 
 #include "absl/time/time.h"
 #include "engine/io_engine.h"
-#include "engine/page_order.h"
 #include "engine/transfer.h"
 #include "engine/work_queue.h"
 
@@ -57,7 +56,6 @@ struct EngineContext {
   StagingArena* const arena;
   const IoEngineOptions options;
   WorkQueue work;
-  PageOrder pages;
   IoCounters counters;
 };
 

@@ -17,14 +17,18 @@ namespace {
 constexpr uint32_t kCautious = 4096;  // works on every device with blocks of at most 4 KiB
 constexpr uint32_t kLargest = 65536;  // beyond this nothing above is prepared to align
 
+constexpr IoAlignment kBuffered{.memory = 1, .offset = 1, .direct = false};
+
 // statx(2) with STATX_DIOALIGN: Linux 6.1 on ext4, XFS, f2fs and block devices. Elsewhere the mask bit stays clear and
 // the cautious values are tried.
-IoAlignment AskKernel(int fd) {
+IoAlignment AskKernel(int fd, bool* answered) {
+  *answered = false;
   IoAlignment alignment{.memory = kCautious, .offset = kCautious, .direct = true};
 #ifdef STATX_DIOALIGN
   struct statx information;
   if (::statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &information) != 0) return alignment;
   if ((information.stx_mask & STATX_DIOALIGN) == 0) return alignment;
+  *answered = true;
   // Zero says that this one file takes no direct I/O (encrypted, verity, inline data).
   if (information.stx_dio_offset_align == 0 || information.stx_dio_mem_align == 0) {
     alignment.direct = false;
@@ -65,8 +69,8 @@ bool TransfersWork(int fd, const IoAlignment& alignment, bool may_write) {
 }  // namespace
 
 IoAlignment ProbeDirect(int fd, bool may_write) {
-  constexpr IoAlignment kBuffered{.memory = 1, .offset = 1, .direct = false};
-  const IoAlignment said = AskKernel(fd);
+  bool answered = false;
+  const IoAlignment said = AskKernel(fd, &answered);
   if (!said.direct) return kBuffered;
   const IoAlignment cautious{
       .memory = std::max(said.memory, kCautious), .offset = std::max(said.offset, kCautious), .direct = true};
@@ -75,6 +79,13 @@ IoAlignment ProbeDirect(int fd, bool may_write) {
     return alignment;
   }
   return kBuffered;
+}
+
+IoAlignment AskDirect(int fd) {
+  bool answered = false;
+  const IoAlignment said = AskKernel(fd, &answered);
+  if (!answered) return ProbeDirect(fd, /*may_write=*/false);
+  return said.direct && Usable(said) ? said : kBuffered;
 }
 
 }  // namespace tensorshelf

@@ -12,6 +12,10 @@ namespace tensorshelf {
 // the result when the file system opened the file with O_DIRECT but refuses the transfers.
 IoAlignment ProbeDirect(int fd, bool may_write);
 
+// For files of others, opened in great numbers: what the kernel says is taken as it is, and only where it says nothing
+// is a block read. A kernel that promises too much shows in the first transfer, as an error.
+IoAlignment AskDirect(int fd);
+
 }  // namespace tensorshelf
 
 #endif  // TENSORSHELF_ENGINE_LINUX_DIRECT_PROBE_H_

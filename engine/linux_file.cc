@@ -33,9 +33,10 @@ bool SameFile(int a, int b) {
 class LinuxFile : public File {
  public:
   // At least one descriptor is valid; `direct` is the one for queues where there is one.
-  LinuxFile(std::string path, bool writable, IoAlignment alignment, UniqueFd direct, UniqueFd cached)
+  // `access` is O_RDONLY, O_WRONLY or O_RDWR.
+  LinuxFile(std::string path, int access, IoAlignment alignment, UniqueFd direct, UniqueFd cached)
       : path_(std::move(path)),
-        writable_(writable),
+        access_(access),
         alignment_(alignment),
         direct_(std::move(direct)),
         cached_(std::move(cached)),
@@ -49,6 +50,8 @@ class LinuxFile : public File {
   absl::StatusOr<uint64_t> Size() const override;
   int64_t PRead(uint64_t offset, std::span<std::byte> to) override;
   int64_t PWrite(uint64_t offset, std::span<const std::byte> from) override;
+  int64_t PReadCached(uint64_t offset, std::span<std::byte> to) override;
+  int64_t PWriteCached(uint64_t offset, std::span<const std::byte> from) override;
   absl::Status Sync() override;
   absl::Status Allocate(uint64_t size) override;
   absl::Status Truncate(uint64_t size) override;
@@ -64,7 +67,7 @@ class LinuxFile : public File {
   absl::Status FillWithZeros(uint64_t size);
 
   const std::string path_;
-  const bool writable_;
+  const int access_;
   const IoAlignment alignment_;
   const UniqueFd direct_;
 
@@ -89,7 +92,7 @@ int LinuxFile::FdFor(uint64_t offset, const void* memory, size_t length) {
 int LinuxFile::CachedFd() {
   absl::MutexLock lock(&mutex_);
   if (cached_.valid()) return cached_.get();
-  const int flags = (writable_ ? O_RDWR : O_RDONLY) | O_CLOEXEC;
+  const int flags = access_ | O_CLOEXEC;
   // By way of /proc the file is found even when it has been renamed since; without /proc, by name if it is still the
   // one.
   const std::string self = absl::StrCat("/proc/self/fd/", direct_.get());
@@ -113,6 +116,24 @@ int64_t LinuxFile::PWrite(uint64_t offset, std::span<const std::byte> from) {
   if (fd < 0) return fd;
   const ssize_t moved = ::pwrite(fd, from.data(), from.size(), static_cast<off_t>(offset));
   return moved < 0 ? -errno : moved;
+}
+
+int64_t LinuxFile::PReadCached(uint64_t offset, std::span<std::byte> to) {
+  const int fd = CachedFd();
+  if (fd < 0) return fd;
+  const ssize_t moved = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
+  return moved < 0 ? -errno : moved;
+}
+
+int64_t LinuxFile::PWriteCached(uint64_t offset, std::span<const std::byte> from) {
+  const int fd = CachedFd();
+  if (fd < 0) return fd;
+  const ssize_t moved = ::pwrite(fd, from.data(), from.size(), static_cast<off_t>(offset));
+  if (moved < 0) return -errno;
+  // As a direct write would: the device has the bytes, or the caller the error. Its caches are not flushed.
+  constexpr unsigned kWriteBack = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  if (::sync_file_range(fd, static_cast<off_t>(offset), moved, kWriteBack) != 0) return -errno;
+  return moved;
 }
 
 absl::Status LinuxFile::Sync() {
@@ -167,9 +188,11 @@ UniqueFd::~UniqueFd() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-absl::StatusOr<UniqueFd> OpenRegular(const std::string& path, int flags, uint32_t mode, int* error_number) {
+namespace {
+
+absl::StatusOr<UniqueFd> OpenRegularAt(const std::string& path, int flags, uint32_t mode, int* error_number) {
   // O_NONBLOCK keeps open(2) of a FIFO from waiting for its other end, and of a device from waiting for a carrier.
-  flags |= O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  flags |= O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
   UniqueFd fd(RetryInterrupted([&] { return ::open(path.c_str(), flags, mode); }));
   *error_number = fd.valid() ? 0 : errno;
   const std::string context = absl::StrCat((flags & O_CREAT) != 0 ? "create " : "open ", path);
@@ -185,6 +208,12 @@ absl::StatusOr<UniqueFd> OpenRegular(const std::string& path, int flags, uint32_
   return fd;
 }
 
+}  // namespace
+
+absl::StatusOr<UniqueFd> OpenRegular(const std::string& path, int flags, uint32_t mode, int* error_number) {
+  return OpenRegularAt(path, flags | O_NOFOLLOW, mode, error_number);
+}
+
 absl::StatusOr<std::unique_ptr<File>> OpenLinuxFile(const std::string& path, const OpenOptions& options,
                                                     const std::function<void(const std::string&)>& on_buffered) {
   const IoAlignment buffered{.memory = 1, .offset = 1, .direct = false};
@@ -197,7 +226,7 @@ absl::StatusOr<std::unique_ptr<File>> OpenLinuxFile(const std::string& path, con
         cached, OpenRegular(path, access | (options.create ? O_CREAT | O_EXCL : 0), options.mode, &error_number));
   }
   if (!options.direct) {
-    return std::make_unique<LinuxFile>(path, options.writable, buffered, UniqueFd(), std::move(cached));
+    return std::make_unique<LinuxFile>(path, access, buffered, UniqueFd(), std::move(cached));
   }
 
   auto direct = OpenRegular(path, access | O_DIRECT, 0, &error_number);
@@ -210,7 +239,7 @@ absl::StatusOr<std::unique_ptr<File>> OpenLinuxFile(const std::string& path, con
     const IoAlignment alignment = ProbeDirect(direct->get(), may_write);
     if (may_write && ::ftruncate(direct->get(), 0) != 0) return IoError(errno, absl::StrCat("ftruncate ", path));
     if (alignment.direct) {
-      return std::make_unique<LinuxFile>(path, options.writable, alignment, *std::move(direct), std::move(cached));
+      return std::make_unique<LinuxFile>(path, access, alignment, *std::move(direct), std::move(cached));
     }
     reason = "a direct transfer: EINVAL";
   } else if (error_number != EINVAL) {
@@ -220,7 +249,85 @@ absl::StatusOr<std::unique_ptr<File>> OpenLinuxFile(const std::string& path, con
     TS_ASSIGN_OR_RETURN(cached, OpenRegular(path, access, 0, &error_number));
   }
   on_buffered(reason);
-  return std::make_unique<LinuxFile>(path, options.writable, buffered, UniqueFd(), std::move(cached));
+  return std::make_unique<LinuxFile>(path, access, buffered, UniqueFd(), std::move(cached));
+}
+
+namespace {
+
+constexpr IoAlignment kThroughPageCache{.memory = 1, .offset = 1, .direct = false};
+
+// How a file of somebody else takes direct transfers. The engine cuts at pages of 4 KiB: a device that wants more is
+// served through the page cache.
+IoAlignment AlignmentOf(int direct_fd) {
+  const IoAlignment alignment = AskDirect(direct_fd);
+  return alignment.direct && alignment.offset <= 4096 ? alignment : kThroughPageCache;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<File>> OpenExternalLinuxFile(
+    const std::string& path, bool for_writing, const std::function<void(const std::string&)>& on_buffered) {
+  const int access = for_writing ? O_WRONLY : O_RDONLY;
+  const int flags = for_writing ? O_WRONLY | O_CREAT : O_RDONLY;
+  int error_number = 0;
+  auto direct = OpenRegularAt(path, flags | O_DIRECT, 0600, &error_number);
+  std::string reason = "open(2) with O_DIRECT: EINVAL";
+  if (direct.ok()) {
+    const IoAlignment alignment = AlignmentOf(direct->get());
+    if (alignment.direct) {
+      return std::make_unique<LinuxFile>(path, access, alignment, *std::move(direct), UniqueFd());
+    }
+    reason = "the file system says so";
+  } else if (error_number != EINVAL) {
+    return std::move(direct).status();
+  }
+  TS_ASSIGN_OR_RETURN(UniqueFd cached, OpenRegularAt(path, flags, 0600, &error_number));
+  on_buffered(reason);
+  return std::make_unique<LinuxFile>(path, access, kThroughPageCache, UniqueFd(), std::move(cached));
+}
+
+absl::StatusOr<std::unique_ptr<File>> AdoptLinuxFile(int fd,
+                                                     const std::function<void(const std::string&)>& on_buffered) {
+  const std::string name = absl::StrCat("file descriptor ", fd);
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0) return IoError(errno, name);
+  struct stat information;
+  if (::fstat(fd, &information) != 0) return IoError(errno, absl::StrCat("fstat of ", name));
+  if (!S_ISREG(information.st_mode)) {
+    return WithErrorNumber(absl::InvalidArgumentError(absl::StrCat(name, ": not a regular file")), EINVAL);
+  }
+  const int access = flags & O_ACCMODE;
+  if (access == O_RDONLY) return IoError(EBADF, absl::StrCat(name, " is not open for writing"));
+  if ((flags & O_APPEND) != 0) {
+    return WithErrorNumber(
+        absl::InvalidArgumentError(absl::StrCat(name, " was opened with O_APPEND: writes would ignore their offset")),
+        EINVAL);
+  }
+  UniqueFd own(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!own.valid()) return IoError(errno, absl::StrCat("fcntl F_DUPFD of ", name));
+
+  const std::string self = absl::StrCat("/proc/self/fd/", own.get());
+  char target[4096];
+  const ssize_t length = ::readlink(self.c_str(), target, sizeof target);
+  const std::string path = length > 0 ? std::string(target, static_cast<size_t>(length)) : name;
+  UniqueFd direct;
+  UniqueFd cached;
+  if ((flags & O_DIRECT) != 0) {
+    direct = std::move(own);
+  } else {
+    cached = std::move(own);
+    direct = UniqueFd(RetryInterrupted([&] { return ::open(self.c_str(), access | O_DIRECT | O_CLOEXEC); }));
+  }
+  const IoAlignment alignment = direct.valid() ? AlignmentOf(direct.get()) : kThroughPageCache;
+  if (alignment.direct) {
+    return std::make_unique<LinuxFile>(path, access, alignment, std::move(direct), std::move(cached));
+  }
+  if (!cached.valid()) {
+    cached = UniqueFd(RetryInterrupted([&] { return ::open(self.c_str(), access | O_CLOEXEC); }));
+    if (!cached.valid()) return IoError(errno, absl::StrCat("open ", path, " without O_DIRECT"));
+  }
+  on_buffered("no direct I/O on this file");
+  return std::make_unique<LinuxFile>(path, access, kThroughPageCache, UniqueFd(), std::move(cached));
 }
 
 }  // namespace tensorshelf

@@ -40,6 +40,18 @@ absl::StatusOr<UniqueFd> OpenRegular(const std::string& path, int flags, uint32_
 absl::StatusOr<std::unique_ptr<File>> OpenLinuxFile(const std::string& path, const OpenOptions& options,
                                                     const std::function<void(const std::string&)>& on_buffered);
 
+// A plain file of somebody else. Symbolic links are followed; a file that is to be written is created with mode 0600
+// where there is none, and never cut; no byte is written to find out how it transfers. NotFound: no such file, or no
+// folder for it.
+absl::StatusOr<std::unique_ptr<File>> OpenExternalLinuxFile(const std::string& path, bool for_writing,
+                                                            const std::function<void(const std::string&)>& on_buffered);
+
+// The open file behind a descriptor of somebody else, which stays theirs: it may be closed, but not written through,
+// while this one works. For writing at offsets, so InvalidArgument unless it is a regular file opened for writing and
+// without O_APPEND; EBADF when it is no descriptor at all.
+absl::StatusOr<std::unique_ptr<File>> AdoptLinuxFile(int fd,
+                                                     const std::function<void(const std::string&)>& on_buffered);
+
 }  // namespace tensorshelf
 
 #endif  // TENSORSHELF_ENGINE_LINUX_FILE_H_

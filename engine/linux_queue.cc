@@ -1,11 +1,13 @@
 #include "engine/linux_queue.h"
 
+#include <fcntl.h>
 #include <libaio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -90,6 +92,18 @@ int LinuxQueue::Reap(size_t at_least, std::span<IoCompletion> completions, int64
   return count;
 }
 
+// What /proc/sys/fs says, for a message.
+std::string SystemNumber(const std::string& name) {
+  const int fd = ::open(absl::StrCat("/proc/sys/fs/", name).c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "unknown";
+  char line[32];
+  const ssize_t length = ::read(fd, line, sizeof line);
+  ::close(fd);
+  std::string number(line, length < 0 ? 0 : static_cast<size_t>(length));
+  number.resize(std::min(number.size(), number.find('\n')));
+  return number;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<IoQueue>> NewLinuxQueue(size_t depth) {
@@ -97,8 +111,11 @@ absl::StatusOr<std::unique_ptr<IoQueue>> NewLinuxQueue(size_t depth) {
   io_context_t context = nullptr;
   const int result = ::io_setup(static_cast<int>(std::min<size_t>(depth, 1 << 20)), &context);
   if (result == -EAGAIN) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("io_setup for ", depth, " transfers: EAGAIN, fs.aio-max-nr is reached (see /proc/sys/fs/aio-nr)"));
+    return WithErrorNumber(
+        absl::ResourceExhaustedError(absl::StrCat("io_setup for ", depth, " transfers: EAGAIN, fs.aio-max-nr is ",
+                                                  SystemNumber("aio-max-nr"), ", of which ", SystemNumber("aio-nr"),
+                                                  " are in use (all processes together)")),
+        EAGAIN);
   }
   if (result < 0) return IoError(-result, absl::StrCat("io_setup for ", depth, " transfers"));
   return std::make_unique<LinuxQueue>(context, depth);

@@ -14,7 +14,8 @@
 // fetch the page before the direct write lands, dirty it, and later write the stale sectors back over the new ones; the
 // second drop fails on a dirty page and the kernel can only complain. With pages as the border, a page is either the
 // middle of one segment, whole, and goes direct; or it is shared by the edges of segments, and all of these go through
-// the page cache, where the kernel changes exactly the bytes that it is given. Neither is a read-modify-write of ours.
+// the page cache, where the kernel changes exactly the bytes that it is given, also between engines and processes that
+// know nothing of each other. Neither is a read-modify-write of ours.
 
 #ifndef TENSORSHELF_ENGINE_PLAN_H_
 #define TENSORSHELF_ENGINE_PLAN_H_
@@ -41,7 +42,7 @@ struct PlanOptions {
 enum class BlockRoute : uint8_t {
   kInPlace,    // one piece, straight between its memory and the device
   kStaged,     // through a staging buffer
-  kPageCache,  // one piece within one page, by File::PRead or PWrite
+  kPageCache,  // one piece within one page, by File::PReadCached or PWriteCached
 };
 
 // A run of one segment's bytes inside a block.
