@@ -28,6 +28,12 @@ Functions
     create(path, capacity)   makes a store and preallocates its files
     open(path, mode="a")     opens it; see Store for everything else
     empty(shape, dtype)      a tensor in memory that goes to and from the device without a copy
+    load_into(module, store, prefix)                     a state dict from a store straight into a module
+    import_safetensors(store, files, prefix)             and export_safetensors(store, file, prefix)
+
+Modules
+    checkpoint    save and load whole objects, torch.distributed.checkpoint, saves in the background
+    offload       activations and optimizer states on the shelf while a model trains
 
 Classes
     Store         an open store, a MutableMapping from names to tensors
@@ -50,7 +56,11 @@ from ._async import Future
 from ._core import __version__
 from ._reading import Names, ObjectInfo, StoredTensor
 from .errors import *  # noqa: F403
+from .safetensors_files import export_safetensors, import_safetensors
 from .store import Commit, Store, Transaction, View, create, empty, open
+from .weights import StoredWeights, load_into
+
+from . import checkpoint, offload  # isort: skip  (they stand on everything above)
 
 __all__ = [
     "Commit",
@@ -59,12 +69,18 @@ __all__ = [
     "ObjectInfo",
     "Store",
     "StoredTensor",
+    "StoredWeights",
     "Transaction",
     "View",
     "__version__",
+    "checkpoint",
     "create",
     "empty",
     "errors",
+    "export_safetensors",
+    "import_safetensors",
+    "load_into",
+    "offload",
     "open",
     *errors.__all__,
 ]

@@ -8,7 +8,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,9 @@ from ._async import Background, Future
 from ._reading import Reader
 from ._values import block_log2_of, parse_size, prepare, prepare_all, verifies
 from .errors import ClosedError
+
+if TYPE_CHECKING:
+    from .weights import StoredWeights
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -231,6 +234,7 @@ class Store(Reader, MutableMapping):
         copies_max = options.pop("async_copies_max")
         self._core = _core.Store(path, options)
         self._background = Background(threads, copies_max)
+        self._before_close: list[weakref.WeakMethod] = []  # what stands on this store and has work under way
         _open_stores.add(self)
 
     def _source(self) -> tuple[_core.Store, None]:
@@ -448,6 +452,15 @@ class Store(Reader, MutableMapping):
         core, _ = self._source()
         return View(self, core, core.view())
 
+    def mapping(self, prefix: str = "", *, window: int | str = "256MiB") -> StoredWeights:
+        """The tensors under a prefix as a read-only ``Mapping`` that reads ahead, for accelerate's hooks and others.
+
+        ``window`` bytes are read ahead, in the order in which they were used the last time. See StoredWeights.
+        """
+        from .weights import StoredWeights
+
+        return StoredWeights(self, prefix, window)
+
     def flush(self) -> None:
         """Writes the witness of the last commit, so that even a lost index is noticed. Puts are durable without
         it.
@@ -484,6 +497,10 @@ class Store(Reader, MutableMapping):
         if self._core.forked:
             self._closed = True
             return
+        while self._before_close:
+            finish = self._before_close.pop()()
+            if finish is not None:
+                finish()
         self._background.close()
         self._closed = True
         self._core.close()
