@@ -1,5 +1,6 @@
 // tensorshelf info: the shelf as a whole.
 
+#include <sys/resource.h>
 #include <sys/vfs.h>
 
 #include <map>
@@ -32,7 +33,10 @@ std::string FileSystemOf(const std::string& path) {
 
 absl::StatusOr<ExitStatus> RunInfo(const InfoArguments& arguments, Console& console) {
   TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
-  InfoReport report{store->info(), {}, std::nullopt};
+  InfoReport report{store->info(), {}, std::nullopt, std::nullopt};
+  rlimit limit{};
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    report.page_lock_limit = limit.rlim_cur;
   for (const FileInfo& file : report.info.files) report.file_systems.push_back(FileSystemOf(file.path));
   if (arguments.count) {
     uint64_t names = 0;

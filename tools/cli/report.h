@@ -17,8 +17,9 @@ namespace tensorshelf::cli {
 
 struct InfoReport {
   StoreInfo info;
-  std::vector<std::string> file_systems;  // of each file, "ext4"; empty: unknown
-  std::optional<uint64_t> names;          // when counted
+  std::vector<std::string> file_systems;                   // of each file, "ext4"; empty: unknown
+  std::optional<uint64_t> names;                           // when counted
+  std::optional<uint64_t> page_lock_limit = std::nullopt;  // bytes; absent: none
 };
 std::string RenderInfo(const InfoReport& report, const Console& console);
 Json InfoJson(const InfoReport& report);

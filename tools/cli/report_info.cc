@@ -23,7 +23,8 @@ std::string RenderFile(const FileInfo& file, const std::string& file_system, con
   }
   const uint64_t capacity = file.data_end - file.data_begin;
   absl::StrAppend(&text, "  ", EscapeForTerminal(file.path), "\n  device      ", UuidText(file.device_uuid),
-                  file_system.empty() ? "" : absl::StrCat(", ", file_system), "\n  size        ",
+                  file_system.empty() ? "" : absl::StrCat(", ", file_system),
+                  file.tier.empty() ? "" : absl::StrCat(", tier ", EscapeForTerminal(file.tier)), "\n  size        ",
                   FormatBytes(file.size), ", ", FormatBytes(capacity), " for data in [", file.data_begin, ", ",
                   file.data_end, ")\n");
   absl::StrAppend(&text, "  transfers   ", file.alignment.direct ? "direct" : "through the page cache",
@@ -45,6 +46,7 @@ Json FileJson(const FileInfo& file, const std::string& file_system) {
   Json json = {{"file_id", file.file_id},
                {"path", file.path.empty() ? Json(nullptr) : Json(file.path)},
                {"device", UuidText(file.device_uuid)},
+               {"tier", file.tier},
                {"file_system", file_system.empty() ? Json(nullptr) : Json(file_system)},
                {"size", file.size},
                {"data_begin", file.data_begin},
@@ -67,6 +69,9 @@ std::string RenderInfo(const InfoReport& report, const Console& console) {
                                   UuidText(info.store_uuid), "\nformat        ", info.format, "\nfeatures      ",
                                   Features(info), "\ncommit        ", info.commit, "\nepoch         ", info.epoch,
                                   "\nopened        ", info.mode, "\nwriter        ", WriterText(info), "\n");
+  absl::StrAppend(&text, "page lock     ",
+                  report.page_lock_limit ? absl::StrCat("at most ", FormatBytes(*report.page_lock_limit)) : "no limit",
+                  " for a process of this user\n");
   if (report.names) absl::StrAppend(&text, "names         ", *report.names, "\n");
   for (size_t i = 0; i < info.files.size(); ++i) {
     text += RenderFile(info.files[i], i < report.file_systems.size() ? report.file_systems[i] : "", console);
@@ -84,6 +89,7 @@ Json InfoJson(const InfoReport& report) {
                {"features", {{"compat", info.compat}, {"ro_compat", info.ro_compat}, {"incompat", info.incompat}}},
                {"epoch", info.epoch},
                {"page_locked", info.page_locked}});
+  json["page_lock_limit"] = report.page_lock_limit ? Json(*report.page_lock_limit) : Json(nullptr);
   json["names"] = report.names ? Json(*report.names) : Json(nullptr);
   Json files = Json::array();
   for (size_t i = 0; i < info.files.size(); ++i) {

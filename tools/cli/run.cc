@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "store/errors.h"
 #include "store/name.h"
+#include "tools/cli/documentation.h"
 #include "tools/cli/json_output.h"
 #include "tools/cli/text.h"
 #include "tools/cli/verb.h"
@@ -44,9 +45,15 @@ int Run(int argc, const char* const* argv, Console& console) {
   app.name("tensorshelf");
   app.require_subcommand(1);
   app.set_version_flag("--version", TENSORSHELF_VERSION);
-  const std::vector<Verb> verbs = {AddInfo(app),   AddLs(app),  AddStat(app),   AddCat(app),    AddDiff(app),
-                                   AddDf(app),     AddMap(app), AddVerify(app), AddExport(app), AddImport(app),
-                                   AddCreate(app), AddRm(app),  AddMv(app),     AddCp(app)};
+  const std::vector<Verb> verbs = {AddInfo(app),         AddLs(app),           AddStat(app),     AddCat(app),
+                                   AddDiff(app),         AddDf(app),           AddMap(app),      AddVerify(app),
+                                   AddFsck(app),         AddExport(app),       AddImport(app),   AddCreate(app),
+                                   AddRm(app),           AddMv(app),           AddCp(app),       AddIndexBackup(app),
+                                   AddIndexRestore(app), AddIndexSalvage(app), AddRelocate(app), AddGrow(app)};
+  std::string shell;
+  CommandLine completion(app, "completion", "Print completions for a shell: tensorshelf completion bash.");
+  completion.RequiredChoice("SHELL", &shell, "bash or zsh", {"bash", "zsh"});
+  CommandLine man(app, "man", "Print the man page: tensorshelf man | man -l -.");
   // CLI11 reports by exceptions; they end here.
   try {
     app.parse(argc, argv);
@@ -54,6 +61,14 @@ int Run(int argc, const char* const* argv, Console& console) {
     const bool asked = error.get_exit_code() == 0;  // --help, --version
     app.exit(error, console.out, console.err);
     return static_cast<int>(asked ? ExitStatus::kClean : ExitStatus::kUsage);
+  }
+  if (completion.command()->parsed()) {
+    console.out << (shell == "bash" ? BashCompletion(app) : ZshCompletion(app)) << std::flush;
+    return static_cast<int>(ExitStatus::kClean);
+  }
+  if (man.command()->parsed()) {
+    console.out << ManPage(app, TENSORSHELF_VERSION) << std::flush;
+    return static_cast<int>(ExitStatus::kClean);
   }
   for (const Verb& verb : verbs) {
     if (!verb.command->parsed()) continue;
