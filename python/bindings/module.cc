@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/foundation/status_macros.h"
+#include "python/bindings/aio_module.h"
 #include "python/bindings/errors.h"
 #include "python/bindings/gets.h"
 #include "python/bindings/handles.h"
@@ -221,4 +222,5 @@ void DefineModule(py::module_& module) {
 PYBIND11_MODULE(_core, module) {
   py::module_::import("torch");  // its libraries must be in the process before a tensor is
   tensorshelf::DefineModule(module);
+  tensorshelf::DefineAio(module);
 }
