@@ -39,6 +39,7 @@ CommitQueue::CommitQueue(Context context, Counts counts)
     : context_(std::move(context)),
       counts_(std::move(counts)),
       witnessed_(context_.published->load()),
+      witnessed_ms_(SteadyMilliseconds()),
       names_(counts_.names),
       objects_(counts_.objects),
       last_work_ms_(SteadyMilliseconds()),
@@ -117,7 +118,21 @@ void CommitQueue::Loop() {
     }
     last_work_ms_.store(SteadyMilliseconds(), std::memory_order_relaxed);
     for (CommitRequest* request : group) request->done.Notify();
+    WriteOverdueWitness();
   }
+}
+
+// A busy stream of commits is never idle, and those without data in a file carry no witness of the ones before them.
+void CommitQueue::WriteOverdueWitness() {
+  const int64_t now_ms = SteadyMilliseconds();
+  if (witnessed_ + 1 >= context_.published->load()) {
+    witnessed_ms_ = now_ms;
+    return;
+  }
+  if (now_ms - witnessed_ms_ < context_.idle_witness_ms || context_.latch->closed() || all_read_only_) return;
+  witnessed_ms_ = now_ms;
+  const absl::Status status = WriteWitness(/*clean=*/false);
+  if (!status.ok()) context_.latch->Close(std::string(status.message()));
 }
 
 bool CommitQueue::OnlyDeletes(const Group& group) {

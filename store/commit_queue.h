@@ -6,7 +6,7 @@
 //   2  fdatasync of each touched file, in parallel                           the same, durable
 //   3  one synced batch: rows, "commit" = K, "fsync/f" = seq                 K whole or not at all
 //   4  publish K, acknowledge; dropped objects are parked                    K
-//   5  idle or close: a slot {durable = K}                                   K, and its loss would be noticed
+//   5  idle, overdue or close: a slot {durable = K}                          K, and its loss would be noticed
 // An error in 2 fails the group: its space on that file goes to limbo and the file is read-only for this process. An
 // error in 3 leaves the outcome unknown: the store is latched read-only first, new space goes to limbo, old space stays
 // parked, nothing is reused until the store is opened again.
@@ -102,6 +102,7 @@ class CommitQueue {
   using Group = std::vector<CommitRequest*>;
 
   void Loop();
+  void WriteOverdueWitness();
   void CommitGroup(const Group& group);
   void EvaluateGroup(const Group& group, CommitEvaluator& evaluator, Group& accepted,
                      std::vector<CommitResult>& results);
@@ -116,6 +117,7 @@ class CommitQueue {
   Counts counts_;               // the commit thread's; after Stop anybody's
   bool super_stored_ = false;   // the commit thread's
   uint64_t witnessed_ = 0;      // the commit thread's: highest commit in a slot
+  int64_t witnessed_ms_;        // the commit thread's: when that was last the highest commit of all, or nearly
   bool all_read_only_ = false;  // the commit thread's: there is no file left to write a witness into
   std::atomic<uint64_t> commits_{0}, groups_{0}, syncs_{0}, names_{0}, objects_{0};
   std::atomic<int64_t> last_work_ms_{0};

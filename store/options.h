@@ -30,12 +30,12 @@ struct CreateOptions {
   // The files are 2 MiB larger each, and the index grows beside them.
   uint64_t capacity = 0;
   // One directory per device, made when absent; empty: the shelf's own directory.
-  std::vector<std::string> devices;
+  std::vector<std::string> devices = {};
   Prefill prefill = Prefill::kBackground;
   // Files are 0600 in 0700 directories; true: 0640 and 0750.
   bool group_readable = false;
   // Called during a full prefill with bytes done and in all.
-  std::function<void(uint64_t done, uint64_t total)> progress;
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
   Disk* disk = nullptr;                   // not owned; null: the machine's own
   IndexFileObserver* observer = nullptr;  // not owned
 };
@@ -56,9 +56,11 @@ struct StoreOptions {
   uint64_t result_pool_bytes = uint64_t{4} << 30;  // freed result memory kept for reuse
   bool page_locked = true;                         // staging and results, where RLIMIT_MEMLOCK allows
   uint64_t inline_bytes_max = 1024;                // objects up to this size live in the index
+  // The same for the only object of a put: in the index it costs one sync, in a data file two.
+  uint64_t lone_inline_bytes_max = 4096;
   TrailerPolicy trailers = TrailerPolicy::kLarge;
   bool background_fill = true;     // continue an unfinished prefill while idle
-  int64_t idle_witness_ms = 1000;  // idle this long: a witness of the last commit is written
+  int64_t idle_witness_ms = 1000;  // a commit has its witness this long after it at the latest
 
   IoEngineOptions io;
   IndexOptions index;

@@ -79,7 +79,7 @@ absl::StatusOr<bool> Stager::FindUnchanged(const PutItem& item, StagedObject& st
   return true;
 }
 
-absl::StatusOr<ObjectRecord> Stager::NewRecord(const PutItem& item) {
+absl::StatusOr<ObjectRecord> Stager::NewRecord(const PutItem& item, uint64_t inline_bytes_max) {
   ObjectRecord record;
   record.kind = item.kind;
   record.dtype = item.dtype;
@@ -95,7 +95,7 @@ absl::StatusOr<ObjectRecord> Stager::NewRecord(const PutItem& item) {
   if (!metadata->empty()) record.tlvs.push_back({kTlvMetadata, *metadata});
   if (item.bytes.empty()) {
     record.placement = item.ephemeral ? Placement::kNone : Placement::kInline;
-  } else if (item.bytes.size() <= context_.options->inline_bytes_max && !item.ephemeral) {
+  } else if (item.bytes.size() <= inline_bytes_max && !item.ephemeral) {
     record.placement = Placement::kInline;
   } else {
     record.placement = Placement::kExtents;
@@ -383,9 +383,13 @@ absl::Status Stager::WriteTrailers(std::vector<Work>& works) {
   return Transfer(works, std::move(segments), std::move(owners), std::move(work_of_segment));
 }
 
-absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem> items,
+absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem> items, bool lone,
                                                         const std::function<bool(const PutItem& item)>& may_skip) {
   for (const PutItem& item : items) TS_RETURN_IF_ERROR(CheckItem(item));
+  const StoreOptions& options = *context_.options;
+  const uint64_t inline_bytes_max = lone && items.size() == 1
+                                        ? std::max(options.inline_bytes_max, options.lone_inline_bytes_max)
+                                        : options.inline_bytes_max;
   std::vector<Work> works(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     Work& work = works[i];
@@ -397,7 +401,7 @@ absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem>
       TS_ASSIGN_OR_RETURN(const bool unchanged, FindUnchanged(items[i], work.staged));
       if (unchanged) continue;
     }
-    TS_ASSIGN_OR_RETURN(work.record, NewRecord(items[i]));
+    TS_ASSIGN_OR_RETURN(work.record, NewRecord(items[i], inline_bytes_max));
     if (work.record.placement == Placement::kExtents) work.data_units = UnitsFor(work.record.stored_bytes);
   }
   for (Work& work : works) {

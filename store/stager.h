@@ -36,9 +36,10 @@ class Stager {
   };
   explicit Stager(Context context) : context_(std::move(context)) {}
 
-  // All of `items` or none. Statuses as Transaction::Put. `may_skip` says, asked once for each item with skip_unchanged
-  // in their order, whether what is committed under its name can be compared with.
-  absl::StatusOr<std::vector<StagedObject>> Stage(std::span<const PutItem> items,
+  // All of `items` or none. Statuses as Transaction::Put. `lone`: nothing else is committed with them. `may_skip` says,
+  // asked once for each item with skip_unchanged in their order, whether what is committed under its name can be
+  // compared with.
+  absl::StatusOr<std::vector<StagedObject>> Stage(std::span<const PutItem> items, bool lone,
                                                   const std::function<bool(const PutItem& item)>& may_skip);
 
   // Units of failed writes since the last call; the commit thread records them.
@@ -48,7 +49,7 @@ class Stager {
   struct Work;
   absl::Status CheckItem(const PutItem& item) const;
   absl::StatusOr<bool> FindUnchanged(const PutItem& item, StagedObject& staged) const;
-  absl::StatusOr<ObjectRecord> NewRecord(const PutItem& item);
+  absl::StatusOr<ObjectRecord> NewRecord(const PutItem& item, uint64_t inline_bytes_max);
   uint64_t TrailerUnitsFor(const PutItem& item, const ObjectRecord& record) const;
   absl::Status Reserve(std::vector<Work>& works);
   absl::Status ReserveSmall(std::span<Work* const> works);

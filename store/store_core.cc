@@ -114,7 +114,7 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
     }
   }
   const auto may_skip = [&](const PutItem& item) { return !names_move && put_before.insert(item.name).second; };
-  TS_ASSIGN_OR_RETURN(auto staged, stager_->Stage(items, may_skip));
+  TS_ASSIGN_OR_RETURN(auto staged, stager_->Stage(items, transaction.request.ops.empty(), may_skip));
   transaction.request.ops.reserve(transaction.request.ops.size() + staged.size());
   for (StagedObject& object : staged) {
     CommitOp op;

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <random>
@@ -14,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "engine/linux_disk.h"
+#include "store/witness_slot.h"
 #include "tests/store/store_fixture.h"
 #include "tests/testing/status_matchers.h"
 
@@ -263,6 +266,54 @@ TEST_F(StoreTest, UnchangedContentIsNotWrittenAgain) {
   EXPECT_EQ(third.unchanged_count, 0u);
   ASSERT_OK_AND_ASSIGN(const Object object, store_->Find("a"));
   EXPECT_EQ(object.metadata()->at("step"), "2");
+}
+
+TEST_F(StoreTest, ALoneSmallPutNeedsOneSyncAndNoDataFile) {
+  Create();
+  Open();
+  const std::string bytes = RandomBytes(4096, 1), longer = RandomBytes(4097, 2);
+  const uint64_t syncs = store_->stats().syncs;  // of data files
+  ASSERT_OK(store_->Put({{BytesItem("lone", bytes)}}));
+  EXPECT_EQ(store_->stats().syncs, syncs);
+  ASSERT_OK(store_->Put({{BytesItem("longer", longer)}}));
+  EXPECT_EQ(store_->stats().syncs, syncs + 1);
+  ASSERT_OK(store_->Put({{BytesItem("pair/0", bytes), BytesItem("pair/1", bytes)}}));
+  EXPECT_EQ(store_->stats().syncs, syncs + 2);
+  Reopen();
+  const auto placement = [&](const std::string& name) { return store_->Find(name)->record().placement; };
+  EXPECT_EQ(placement("lone"), Placement::kInline);
+  EXPECT_EQ(placement("longer"), Placement::kExtents);
+  EXPECT_EQ(placement("pair/1"), Placement::kExtents);
+  EXPECT_EQ(ReadAll(*store_->Find("lone")), bytes);
+  EXPECT_EQ(ReadAll(*store_->Find("longer")), longer);
+  EXPECT_EQ(ReadAll(*store_->Find("pair/1")), bytes);
+}
+
+TEST_F(StoreTest, ABusyStreamOfCommitsWithoutDataIsWitnessed) {
+  Create();
+  options_.idle_witness_ms = 10;
+  Open();
+  const std::unique_ptr<Disk> disk = NewLinuxDisk();
+  const std::string path = store_->info().files[0].path;
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<File> file, disk->Open(path, {}));
+  const auto witnessed = [&] {
+    return ReadSlots(*file, store_->info().store_uuid, store_->info().files[0].file_id)->durable_commit_max;
+  };
+  // Several threads, so that the queue is never idle for 10 ms; yet a witness of one of their commits appears.
+  const uint64_t first = store_->info().commit;
+  std::atomic<bool> seen = false;
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 3; ++i) {
+    writers.emplace_back([&, i] {
+      const std::string bytes = RandomBytes(100, 1);
+      const std::string name = std::to_string(i);
+      for (int n = 0; n < 5000 && !seen; ++n) EXPECT_OK(store_->Put({{BytesItem(name, bytes)}}));
+    });
+  }
+  for (int n = 0; n < 100000 && !seen; ++n) seen = witnessed() > first + 1;
+  const bool before_the_end = seen.exchange(true);
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_TRUE(before_the_end);
 }
 
 TEST_F(StoreTest, FragmentedSpaceStillTakesAnObject) {
