@@ -28,8 +28,9 @@
 
 namespace tensorshelf {
 
-// Least recently used first, bounded in bytes, in shards with a mutex each. Thread-safe. `Key` is std::string or
-// uint64_t.
+// Bounded in bytes, in shards with a mutex each. Drops the oldest entry, but one that was found since it was last passed
+// over gets another round: near to least recently used, and a hit writes nothing but its own entry. Thread-safe. `Key` is
+// std::string or uint64_t.
 template <typename Key, typename Value>
 class CoherentCache {
  public:
@@ -40,16 +41,17 @@ class CoherentCache {
 
   // The value, or a ticket for Offer in `*ticket`.
   std::optional<Value> Find(const Key& key, Ticket* ticket) {
-    Shard& shard = ShardOf(key);
+    const size_t hash = Hash{}(key);
+    Shard& shard = ShardOf(hash);
     absl::MutexLock lock(&shard.mutex);
-    const auto found = shard.entries.find(key);
+    const auto found = shard.entries.find(key, hash);
     if (found == shard.entries.end()) {
       *ticket = shard.invalidations;
       ++shard.misses;
       return std::nullopt;
     }
     ++shard.hits;
-    shard.by_age.splice(shard.by_age.begin(), shard.by_age, found->second);
+    found->second->found = true;
     return found->second->value;
   }
 
@@ -57,17 +59,17 @@ class CoherentCache {
   void Offer(const Key& key, Value value, uint64_t value_bytes, Ticket ticket) {
     const uint64_t bytes = value_bytes + KeyBytes(key) + kEntryBytes;
     if (bytes > shard_bytes_max_) return;
-    Shard& shard = ShardOf(key);
+    Shard& shard = ShardOf(Hash{}(key));
     absl::MutexLock lock(&shard.mutex);
     if (shard.invalidations != ticket || shard.entries.contains(key)) return;
-    while (shard.bytes + bytes > shard_bytes_max_) Drop(shard, std::prev(shard.by_age.end()));
-    shard.by_age.push_front(Entry{.key = key, .value = std::move(value), .bytes = bytes});
+    while (shard.bytes + bytes > shard_bytes_max_) DropOne(shard);
+    shard.by_age.push_front(Entry{.key = key, .value = std::move(value), .bytes = bytes, .found = false});
     shard.entries.emplace(shard.by_age.front().key, shard.by_age.begin());
     shard.bytes += bytes;
   }
 
   void Invalidate(const Key& key) {
-    Shard& shard = ShardOf(key);
+    Shard& shard = ShardOf(Hash{}(key));
     absl::MutexLock lock(&shard.mutex);
     ++shard.invalidations;
     if (const auto found = shard.entries.find(key); found != shard.entries.end()) Drop(shard, found->second);
@@ -106,10 +108,12 @@ class CoherentCache {
     Key key;
     Value value;
     uint64_t bytes;
+    bool found;
   };
-  using ByAge = std::list<Entry>;
+  using ByAge = std::list<Entry>;  // the newest first
   // Looks up by a view of the key that the list holds, so that a name is kept once.
   using KeyView = std::conditional_t<std::is_same_v<Key, std::string>, absl::string_view, Key>;
+  using Hash = absl::Hash<KeyView>;
 
   struct alignas(64) Shard {
     absl::Mutex mutex;
@@ -118,7 +122,7 @@ class CoherentCache {
     uint64_t misses ABSL_GUARDED_BY(mutex) = 0;
     uint64_t bytes ABSL_GUARDED_BY(mutex) = 0;
     ByAge by_age ABSL_GUARDED_BY(mutex);
-    absl::flat_hash_map<KeyView, typename ByAge::iterator> entries ABSL_GUARDED_BY(mutex);
+    absl::flat_hash_map<KeyView, typename ByAge::iterator, Hash> entries ABSL_GUARDED_BY(mutex);
   };
 
   static uint64_t KeyBytes(const Key& key) {
@@ -129,8 +133,18 @@ class CoherentCache {
     }
   }
 
-  // The table inside a shard hashes with the same function: take bits that it does not use first.
-  Shard& ShardOf(const Key& key) { return shards_[(absl::Hash<KeyView>{}(key) >> 48) % kShards]; }
+  // The table inside a shard goes by the lower bits.
+  Shard& ShardOf(size_t hash) { return shards_[(hash >> 48) % kShards]; }
+
+  static void DropOne(Shard& shard) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex) {
+    auto oldest = std::prev(shard.by_age.end());
+    while (oldest->found) {
+      oldest->found = false;
+      shard.by_age.splice(shard.by_age.begin(), shard.by_age, oldest);
+      oldest = std::prev(shard.by_age.end());
+    }
+    Drop(shard, oldest);
+  }
 
   static void Drop(Shard& shard, typename ByAge::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex) {
     shard.bytes -= entry->bytes;

@@ -11,6 +11,9 @@
 namespace tensorshelf {
 namespace {
 
+// RocksDB's own choice makes shards of 512 KiB, which a few large blocks fill.
+constexpr int kBlockCacheShardBits = 3;
+
 class SilentLogger : public rocksdb::Logger {
  public:
   SilentLogger() : Logger(rocksdb::InfoLogLevel::FATAL_LEVEL) {}
@@ -22,10 +25,14 @@ rocksdb::ColumnFamilyOptions FamilyOptions(const IndexOptions& options, const Ro
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = surroundings.block_cache;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
-  // Filters and table indexes count against the block cache, so that the index's memory has one bound.
+  // Filters and table indexes count against the block cache, so that the index's memory has one bound. In partitions:
+  // the whole filter of a large file would not fit into a shard of the cache, and be read again by every lookup.
   table.cache_index_and_filter_blocks = true;
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.pin_top_level_index_and_filter = true;
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
   table.format_version = 5;
 
   rocksdb::ColumnFamilyOptions result;
@@ -76,7 +83,7 @@ std::string AfterPrefix(std::string prefix) {
 RocksDbSurroundings::RocksDbSurroundings(const IndexOptions& options)
     : file_system(std::make_shared<ObservedFileSystem>(rocksdb::FileSystem::Default(), options.observer)),
       env(rocksdb::NewCompositeEnv(file_system)),
-      block_cache(rocksdb::NewLRUCache(options.block_cache_bytes)),
+      block_cache(rocksdb::NewLRUCache(options.block_cache_bytes, kBlockCacheShardBits)),
       silence(std::make_shared<SilentLogger>()) {}
 
 rocksdb::DBOptions DatabaseOptions(const IndexOptions& options, const RocksDbSurroundings& surroundings) {
@@ -101,6 +108,7 @@ rocksdb::DBOptions DatabaseOptions(const IndexOptions& options, const RocksDbSur
   result.manifest_preallocation_size = 64 << 10;
   result.max_background_jobs = 2;
   result.max_open_files = 512;
+  result.max_file_opening_threads = 1;         // more would be started at every open, and there are few files
   result.skip_stats_update_on_db_open = true;  // would read a block of every file
   result.stats_dump_period_sec = 0;
   result.stats_persist_period_sec = 0;
