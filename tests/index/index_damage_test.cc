@@ -19,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "index/index.h"
 #include "tests/index/temporary_index.h"
+#include "tests/testing/scale.h"
 #include "tests/testing/status_matchers.h"
 
 namespace tensorshelf {
@@ -206,7 +207,7 @@ void FailEachOperation(const absl::Status& error, bool rest) {
     ASSERT_OK(created);
     ASSERT_OK(CommitOne(**created, 1));
   }
-  for (int64_t at = 1;; ++at) {
+  for (int64_t at = 1;; at += testing::kScaleDown) {
     SCOPED_TRACE(absl::StrCat("operation ", at, " and ", rest ? "all after it" : "no other", ": ", error.ToString()));
     const std::string path = directory.File("copy");
     fs::remove_all(path);

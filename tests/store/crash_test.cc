@@ -18,6 +18,7 @@
 #include "tests/store/store_fixture.h"
 #include "tests/store/store_model.h"
 #include "tests/testing/crash_log.h"
+#include "tests/testing/scale.h"
 
 namespace tensorshelf {
 namespace {
@@ -306,10 +307,10 @@ TEST_F(CrashTest, OneOfEachOperation) {
     ASSERT_NO_FATAL_FAILURE(Run(op)) << Describe(op);
   }
   Close();
-  CrashEverywhere(150, 2, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+  CrashEverywhere(150 / testing::kScaleDown, 2, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
     return CheckState(crashed, acknowledged, begun);
   });
-  EXPECT_GT(tried_, 150u);
+  EXPECT_GT(tried_, 150u / testing::kScaleDown);
 }
 
 class RandomCrashTest : public CrashTest, public ::testing::WithParamInterface<uint64_t> {};
@@ -337,10 +338,10 @@ TEST_P(RandomCrashTest, RandomWorkload) {
     ASSERT_NO_FATAL_FAILURE(Run(op)) << "seed " << GetParam() << " op " << i << " " << Describe(op);
   }
   Close();
-  CrashEverywhere(80, GetParam(), [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+  CrashEverywhere(80 / testing::kScaleDown, GetParam(), [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
     return CheckState(crashed, acknowledged, begun);
   });
-  EXPECT_GT(tried_, 60u);
+  EXPECT_GT(tried_, 60u / testing::kScaleDown);
 }
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomCrashTest, ::testing::Values(11, 12, 13));
 

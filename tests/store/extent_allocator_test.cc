@@ -10,6 +10,7 @@
 #include <random>
 #include <thread>
 
+#include "tests/testing/scale.h"
 #include "tests/testing/status_matchers.h"
 
 namespace tensorshelf {
@@ -250,7 +251,7 @@ TEST(ExtentAllocatorRebuild, RefusesWhatCannotBe) {
 }
 
 TEST(ExtentAllocatorRebuild, TakesFourMillionExtents) {
-  constexpr uint32_t kCount = 4'000'000;
+  constexpr uint32_t kCount = 4'000'000 / testing::kScaleDown;
   std::vector<OwnedExtent> owned;
   owned.reserve(kCount);
   for (uint64_t i = 0; i < kCount; ++i) owned.push_back({i, {1, 3, 256 + i * 4}});

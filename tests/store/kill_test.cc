@@ -18,13 +18,14 @@
 
 #include "tests/store/store_fixture.h"
 #include "tests/store/store_model.h"
+#include "tests/testing/scale.h"
 
 namespace tensorshelf {
 namespace {
 
 using testing::IsOk;
 
-constexpr int kCycles = 100;
+constexpr int kCycles = 100 / testing::kScaleDown;
 
 class KillTest : public StoreFixture {
  protected:
@@ -121,7 +122,7 @@ TEST_F(KillTest, NothingAcknowledgedIsLostInAHundredKills) {
     ASSERT_EQ(SpaceProblem(*store_), "") << "cycle " << cycle << ", seed " << seed;
     store_.reset();
   }
-  EXPECT_GT(changes, 200u);
+  EXPECT_GT(changes, 200u / testing::kScaleDown);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/store/store_fixture.h"
 #include "tests/store/store_model.h"
+#include "tests/testing/scale.h"
 
 namespace tensorshelf {
 namespace {
@@ -192,10 +193,10 @@ class ModelTest : public StoreFixture {
 };
 
 TEST_F(ModelTest, FirstHalf) {
-  RunSeeds(1, 250);
+  RunSeeds(1, 250 / testing::kScaleDown);
   EXPECT_GT(full_count_, 0u) << "the store was never full";
 }
-TEST_F(ModelTest, SecondHalf) { RunSeeds(251, 250); }
+TEST_F(ModelTest, SecondHalf) { RunSeeds(251, 250 / testing::kScaleDown); }
 
 }  // namespace
 }  // namespace tensorshelf

@@ -161,7 +161,8 @@ TEST_F(StoreTest, ATransactionIsAllOrNothing) {
 TEST_F(StoreTest, Preconditions) {
   Create();
   Open();
-  PutItem item = BytesItem("a", "one");
+  const std::string bytes = "one";
+  PutItem item = BytesItem("a", bytes);
   item.precondition = {Precondition::Kind::kExists};
   EXPECT_EQ(KindOf(store_->Put(item).status()), ErrorKind::kPrecondition);
   item.precondition = {Precondition::Kind::kAbsent};
