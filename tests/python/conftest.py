@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import pathlib
 import shutil
@@ -65,3 +67,36 @@ def python():
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def rank_server():
+    server = subprocess.Popen(
+        [sys.executable, "-u", str(pathlib.Path(__file__).parent / "rank_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield server
+    server.stdin.close()
+    server.wait(60)
+
+
+@pytest.fixture
+def ranks(rank_server):
+    """Runs a function of the test file, ``function(rank, *arguments)``, on ranks of a gloo process group.
+
+    World size 0: one process without a process group. Returns the exit codes; with ``check`` a failure is one here.
+    """
+
+    def run(function, world: int, *arguments: object, check: bool = True, timeout: float = 240) -> list[int]:
+        request = {"file": inspect.getfile(function), "function": function.__name__, "world": world}
+        request |= {"arguments": [str(a) if isinstance(a, os.PathLike) else a for a in arguments], "timeout": timeout}
+        rank_server.stdin.write(json.dumps(request) + "\n")
+        rank_server.stdin.flush()
+        answer = json.loads(rank_server.stdout.readline())
+        if check:
+            assert answer["codes"] == [0] * max(world, 1), "\n".join(answer["errors"])
+        return answer["codes"]
+
+    return run

@@ -231,6 +231,7 @@ def collect(store: Store, root: str, rank: int) -> int:
             drop_token(tx, token)
         if store.get("live-token", b"").decode() in tokens:
             tx.delete_prefix("live/")
+            tx.delete("live-token")
     return len(tokens)
 
 

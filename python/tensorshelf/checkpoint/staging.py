@@ -154,36 +154,48 @@ class AsyncSaver:
         snapshot: str | None,
     ) -> None:
         """In the background: what the caller waits for first, then what is staged, then the commit."""
-        prefix, store = saving.prefix, self._store
+        saved, error = None, None
         try:
-            with store.transaction() as tx:
-                drop_old(tx, store, prefix, taken.records)
-                if direct:
-                    put_records(tx, prefix, {name: taken.records[name] for name in direct}, skip_unchanged)
-                direct_done.set_result(None)
-                if staged:
-                    put_records(tx, prefix, staged, skip_unchanged)
-                finish(tx, store, prefix, taken, snapshot)
-                commit(tx, prefix)
-            saved = saved_of(tx, prefix, taken)
-        except BaseException as error:
-            self._fail(saving, direct_done, error)
-        else:
-            saving.durable.set_result(saved)
-        finally:
-            staged.clear()
-            self._release(size)
-            with self._changed:
-                self._pending.remove(saving)
-
-    def _fail(self, saving: AsyncSave, direct_done: Future[None], error: BaseException) -> None:
-        saving.durable.set_exception(error)
-        if not direct_done.done():
-            direct_done.set_exception(error)  # the caller gets it now
-            return
-        _log.error("saving %r: %s", saving.prefix, error)
+            saved = self._save(saving.prefix, taken, staged, direct, direct_done, skip_unchanged, snapshot)
+        except BaseException as raised:
+            error = raised
+        staged.clear()
+        self._release(size)
+        told = error is not None and not direct_done.done()  # the caller of save() waits, and is told there
         with self._changed:
-            self._failed = error
+            if error is not None and not told:
+                self._failed = error
+                _log.error("saving %r: %s", saving.prefix, error)
+        if error is None:
+            saving.durable.set_result(saved)
+        else:
+            saving.durable.set_exception(error)
+        if told:
+            direct_done.set_exception(error)
+        with self._changed:
+            self._pending.remove(saving)
+
+    def _save(
+        self,
+        prefix: str,
+        taken: Dump,
+        staged: dict[str, torch.Tensor],
+        direct: list[str],
+        direct_done: Future[None],
+        skip_unchanged: bool,
+        snapshot: str | None,
+    ) -> Saved:
+        store = self._store
+        with store.transaction() as tx:
+            drop_old(tx, store, prefix, taken.records)
+            if direct:
+                put_records(tx, prefix, {name: taken.records[name] for name in direct}, skip_unchanged)
+            direct_done.set_result(None)
+            if staged:
+                put_records(tx, prefix, staged, skip_unchanged)
+            finish(tx, store, prefix, taken, snapshot)
+            commit(tx, prefix)
+        return saved_of(tx, prefix, taken)
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .._reading import Reader
+from . import manifest, roots
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the names under one prefix hold."""
+    """What a prefix, or a checkpoint under a root, holds."""
 
     prefix: str
     #: how many names
@@ -22,27 +24,44 @@ class Usage:
     own_bytes: int
 
 
-def df(store: Reader, prefixes: Iterable[str]) -> list[Usage]:
-    """What each prefix holds, and what it shares with the other ones of the list. Reads the index, no data.
+def df(where: Reader | str | os.PathLike[str], prefixes: Iterable[str] = ()) -> list[Usage]:
+    """What each checkpoint holds, and what it shares with the other ones of the list. Reads the index, no data.
 
-    With ``df(store, ["run/", "step-100/", "step-200/"])`` the sum of ``own_bytes`` is what the snapshots cost beyond
-    what they have in common. Give every prefix that shares objects; a name under two of them counts for both.
+    ``df(store, ["run/", "step-100/", "step-200/"])``: of prefixes in a store. The sum of ``own_bytes`` is what the
+    snapshots cost beyond what they have in common. Give every prefix that shares objects; a name under two of them
+    counts for both. ``df(root)``: of the checkpoints under a root, over all ranks; ``prefix`` is then the id.
     """
-    wanted = list(dict.fromkeys(prefixes))
+    if isinstance(where, Reader):
+        return _usages(where, {prefix: prefix for prefix in prefixes})
+    root = os.path.abspath(where)
+    infos = manifest.list_checkpoints(root)
+    total = {info.id: Usage(info.id, 0, 0, 0) for info in infos}
+    for rank in sorted({rank for info in infos for rank in info.tokens}):
+        with roots.reading(root, rank) as store:
+            tokens = {info.id: f"data/{info.tokens[rank]}/" for info in infos if rank in info.tokens}
+            for use in _usages(store, tokens):
+                sums = total[use.prefix]
+                total[use.prefix] = Usage(
+                    use.prefix, sums.names + use.names, sums.nbytes + use.nbytes, sums.own_bytes + use.own_bytes
+                )
+    return list(total.values())
+
+
+def _usages(store: Reader, prefixes: dict[str, str]) -> list[Usage]:
+    """The usage of each prefix, under its key."""
     sizes: dict[str, dict[int, int]] = {}
     counts: dict[str, int] = {}
-    for prefix in wanted:
-        names = list(store.keys(prefix))
-        counts[prefix] = len(names)
-        infos = (store.stat(name) for name in names)
-        sizes[prefix] = {info.generation: info.stored_bytes for info in infos}
+    for key, prefix in prefixes.items():
+        infos = [store.stat(name) for name in store.keys(prefix)]
+        counts[key] = len(infos)
+        sizes[key] = {info.generation: info.stored_bytes for info in infos}
     holders = Counter(generation for objects in sizes.values() for generation in objects)
     return [
         Usage(
-            prefix,
-            counts[prefix],
+            key,
+            counts[key],
             sum(objects.values()),
             sum(size for generation, size in objects.items() if holders[generation] == 1),
         )
-        for prefix, objects in sizes.items()
+        for key, objects in sizes.items()
     ]
