@@ -85,7 +85,7 @@ absl::StatusOr<FoundObject> RocksDbIndex::ReadObject(const std::string& name, co
 }
 
 absl::StatusOr<std::optional<NameRow>> RocksDbIndex::NameThroughCache(const std::string& name) {
-  CoherentCache<std::string, NameRow>::Ticket ticket;
+  CoherentCache<std::string, NameRow>::Ticket ticket{};
   if (auto cached = cache_.names().Find(name, &ticket)) return cached;
   absl::ReaderMutexLock lock(&view_mutex_);
   TS_ASSIGN_OR_RETURN(auto row, ReadName(name, nullptr));
@@ -94,7 +94,7 @@ absl::StatusOr<std::optional<NameRow>> RocksDbIndex::NameThroughCache(const std:
 }
 
 absl::StatusOr<CachedRecord> RocksDbIndex::RecordThroughCache(uint64_t generation, bool is_inline) {
-  CoherentCache<uint64_t, CachedRecord>::Ticket ticket;
+  CoherentCache<uint64_t, CachedRecord>::Ticket ticket{};
   if (auto cached = cache_.records().Find(generation, &ticket)) return *std::move(cached);
   absl::ReaderMutexLock lock(&view_mutex_);
   TS_ASSIGN_OR_RETURN(CachedRecord found, ReadRecord(generation, is_inline, nullptr));

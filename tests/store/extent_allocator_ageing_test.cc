@@ -9,6 +9,7 @@
 #include <random>
 
 #include "store/extent_allocator.h"
+#include "tests/testing/scale.h"
 #include "tests/testing/status_matchers.h"
 
 namespace tensorshelf {
@@ -135,7 +136,7 @@ TEST_P(AgeingTest, StaysWhole) {
   reservations_ = splits_ = extents_ = written_units_ = 0;
 
   const double start = ThreadCpuSeconds();
-  while (written_units_ < kTimesWritten * device_units) {
+  while (written_units_ < kTimesWritten * device_units / testing::kScaleDown) {
     // Copy on write: the new version first, then what it replaces goes. A version that finds no room although it may be
     // split is a failure: the free space is larger than any object.
     if (GetParam().replacement == Replacement::kVersions) {
