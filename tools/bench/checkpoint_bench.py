@@ -117,7 +117,7 @@ def bench_save(folder: pathlib.Path, size: int, rounds: int, ceiling: str) -> No
     state = state_of(size)
     size = nbytes(state)
     raw = Raw(ceiling, folder / "raw", size)
-    ts.create(folder / "shelf", capacity=int(3.2 * size) + (64 << 20), prefill="full")
+    ts.create(folder / "shelf", capacity=int(4.2 * size) + (64 << 20), prefill="full")
     writer = ShelfWriter(folder / "root", capacity=int(3.2 * size) + (64 << 20))
     counter = iter(range(1000))
     changed = list(state)[:3]  # one in a hundred
@@ -128,6 +128,10 @@ def bench_save(folder: pathlib.Path, size: int, rounds: int, ceiling: str) -> No
             for tensor in state.values():
                 tensor.add_(1)
             return timed(lambda: ts.checkpoint.save(state, store, "run/"))
+
+        def shelf_new() -> float:
+            store.delete_prefix("new/")
+            return timed(lambda: ts.checkpoint.save(state, store, "new/"))
 
         def one_percent() -> float:
             for name in changed:
@@ -155,6 +159,7 @@ def bench_save(folder: pathlib.Path, size: int, rounds: int, ceiling: str) -> No
 
         ways = {
             "raw": raw.write,
+            "checkpoint.save": shelf_new,
             "checkpoint.save, all changed": shelf,
             "checkpoint.save, 1 % changed": one_percent,
             "ShelfWriter, all changed": shelf_dcp,
@@ -163,6 +168,7 @@ def bench_save(folder: pathlib.Path, size: int, rounds: int, ceiling: str) -> No
             "torch.save + fsync": lambda: timed(lambda: torch_save(state, folder / "state.pt")),
         }
         shelf()
+        shelf_new()
         shelf_dcp()
         report("durable save", alternating(rounds, ways), size, "raw")
         print(f"  the save with 1 % changed wrote {100 * statistics.median(written):.2f} % of the bytes")
@@ -173,7 +179,7 @@ def bench_save(folder: pathlib.Path, size: int, rounds: int, ceiling: str) -> No
 def bench_async(folder: pathlib.Path, size: int, rounds: int, ceiling: str) -> None:
     state = state_of(size)
     size = nbytes(state)
-    ts.create(folder / "shelf", capacity=int(3.2 * size) + (64 << 20), prefill="full")
+    ts.create(folder / "shelf", capacity=int(4.2 * size) + (64 << 20), prefill="full")
     with ts.open(folder / "shelf") as store, AsyncSaver(store, staging=size + (64 << 20)) as saver:
         blocked: list[float] = []
 

@@ -36,15 +36,28 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
     ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
-    ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     **{("numpy.dtypes", kind.__name__): kind for kind in {type(np.dtype(code)) for code in "?bBhHiIlLqQefdgFDGSUVmM"}},
 }
 
 
-def _empty_array(kind: type, _shape: Any, typecode: Any) -> Any:
-    """NumPy's ``_reconstruct``; the state that follows brings the shape, so none is taken from the call."""
-    return np.ndarray.__new__(kind, (0,), typecode)
+_make_scalar = np.float64(0).__reduce__()[0]
+
+
+def _ndarray(*_: Any) -> Any:
+    """Stands for NumPy's class, which pickles name but have no need to call: it takes shapes, buffers and strides."""
+    raise UnsafeObjectError("the object calls numpy.ndarray, which no pickled array does")
+
+
+def _empty_array(_kind: Any, _shape: Any, _typecode: Any) -> Any:
+    """NumPy's ``_reconstruct``; the state that follows brings shape and type, so none is taken from the call."""
+    return np.ndarray((0,), "b")
+
+
+def _scalar(dtype: np.dtype, *data: Any) -> Any:
+    if dtype.hasobject:
+        raise UnsafeObjectError("the object makes a NumPy scalar of a Python object")
+    return _make_scalar(dtype, *data)
 
 
 def _array_from_buffer(buffer: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
@@ -54,7 +67,8 @@ def _array_from_buffer(buffer: Any, dtype: np.dtype, shape: Any, order: str) -> 
 for _package in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = _empty_array
     _ALLOWED[f"{_package}.numeric", "_frombuffer"] = _array_from_buffer
-    _ALLOWED[f"{_package}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
+    _ALLOWED[f"{_package}.multiarray", "scalar"] = _scalar
+_ALLOWED["numpy", "ndarray"] = _ndarray
 
 
 def _registered() -> dict[tuple[str, str], Any]:

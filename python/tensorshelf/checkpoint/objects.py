@@ -61,7 +61,6 @@ def stage(
     tx: Transaction, store: Store, prefix: str, taken: Dump, *, skip_unchanged: bool, snapshot: str | None
 ) -> None:
     """Writes a dump within a transaction. ``commit`` ends it."""
-    drop_old(tx, store, prefix, taken.records)
     for window in windows(taken.records.items()):
         put_records(tx, prefix, window, skip_unchanged)
     finish(tx, store, prefix, taken, snapshot)
@@ -77,7 +76,9 @@ def put_records(tx: Transaction, prefix: str, records: Mapping[str, torch.Tensor
 
 
 def finish(tx: Transaction, store: Store, prefix: str, taken: Dump, snapshot: str | None) -> None:
+    """What follows the records. Names are dropped last: after a drop a transaction compares nothing any more."""
     tx.put(prefix + SKELETON, taken.skeleton, metadata={"format": "tensorshelf.object/1"})
+    drop_old(tx, store, prefix, taken.records)
     if snapshot is None or snapshot == prefix:
         return
     drop_old(tx, store, snapshot, taken.records)

@@ -15,7 +15,7 @@ from .._values import parse_size
 from ..errors import ClosedError
 from ..store import Store, empty
 from .codec import Dump, _plain, dump
-from .objects import Saved, commit, drop_old, finish, put_records, saved_of
+from .objects import Saved, commit, finish, put_records, saved_of
 
 _log = logging.getLogger("tensorshelf")
 
@@ -187,7 +187,6 @@ class AsyncSaver:
     ) -> Saved:
         store = self._store
         with store.transaction() as tx:
-            drop_old(tx, store, prefix, taken.records)
             if direct:
                 put_records(tx, prefix, {name: taken.records[name] for name in direct}, skip_unchanged)
             direct_done.set_result(None)

@@ -178,14 +178,15 @@ class ShelfWriter(StorageWriter):
         """One commit: the items under live/, where they are compared with the last save, and under data/<token>/."""
         sizes: list[int] = []
         with store.transaction() as tx:
-            current = {"live/" + name for name in names}
-            for name in store.keys("live/"):
-                if name not in current:
-                    tx.delete(name, missing_ok=True)
             for start, end in _windows(items, self.window):
                 values = [_resolved(planner, item) for item in items[start:end]]
                 sizes.extend(len(v) if isinstance(v, bytes) else v.nbytes for v in values)
                 self._put(tx, names[start:end], values)
+            # Dropped last: after a drop a transaction compares nothing any more.
+            current = {"live/" + name for name in names}
+            for name in store.keys("live/"):
+                if name not in current:
+                    tx.delete(name, missing_ok=True)
             for name in names:
                 tx.clone("live/" + name, self._data_name(name))
             manifest.mark(tx, self._token, self.checkpoint_id)
