@@ -234,3 +234,42 @@ def test_object_arrays_are_not_unpickled(tmp_path, shelf):
     done = call("import", shelf, tmp_path / "in.npy")
     assert done.returncode == 8
     assert "pickle" in done.stderr
+
+
+def random_array(dtype):
+    raw = np.random.default_rng(SEED).integers(0, 256, 700 * np.dtype(dtype).itemsize, dtype=np.uint8)
+    return raw.view(dtype).reshape(7, 100)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8"])
+def test_cat_shows_what_numpy_has(tmp_path, shelf, dtype):
+    array = random_array(dtype)
+    np.save(tmp_path / "a.npy", array)
+    answer("import", shelf, tmp_path / "a.npy")
+    told = answer("cat", shelf, "a", "--print", "--stats")
+    numbers = [value for run in told["values"] for value in run["values"]]
+    shown = np.array([complex(v) if dtype == "c8" else np.dtype(dtype).type(v) for v in numbers], dtype=dtype)
+    np.testing.assert_array_equal(shown, array.reshape(-1))
+    with np.errstate(invalid="ignore"):
+        values = np.abs(array.astype(np.complex128)) if dtype == "c8" else array
+    finite = values[np.isfinite(values)].astype(np.float64)
+    stats = told["stats"]
+    assert stats["count"] == array.size
+    assert stats["nan"] == np.isnan(values).sum()
+    assert sum(stats["histogram"]["counts"]) == finite.size
+    assert (stats["min"], stats["max"]) == (finite.min(), finite.max())
+    with np.errstate(over="ignore"):
+        if np.isfinite(finite.std()):
+            np.testing.assert_allclose([stats["mean"], stats["deviation"]], [finite.mean(), finite.std()], rtol=1e-6)
+
+
+def test_diff_sees_one_changed_byte(tmp_path, shelf):
+    changed = {**ARRAYS, "layer.0.weight": ARRAYS["layer.0.weight"].copy()}
+    changed["layer.0.weight"][150, 350] += 1
+    for prefix, arrays in (("a/", ARRAYS), ("b/", changed)):
+        save_file(arrays, tmp_path / "in.safetensors")
+        answer("import", shelf, tmp_path / "in.safetensors", "--prefix", prefix)
+    told = answer("diff", shelf, "a/", "b/")
+    assert [difference["name"] for difference in told["differences"]] == ["layer.0.weight"]
+    assert told["same_count"] == len(ARRAYS) - 1
+    assert call("diff", shelf, "a/", "b/", "--exit-code").returncode == 1
