@@ -243,10 +243,6 @@ class StructureChecker {
       // Legal: the slot that was being written at a crash. The next round over the slots writes it anew.
       Add({.level = Level::kNote, .code = "witness", .message = damaged, .file = file.file->path});
     }
-    if (file.slots.valid_count == 0) {
-      AddError("witness", "no witness slot is valid: whether the index lost commits cannot be told from this file",
-               file.file->path);
-    }
   }
 
   void CheckLeftovers() {
@@ -382,6 +378,10 @@ class StructureChecker {
       if (file != found_.files.end()) {
         if (!(file->file->row == row)) {
           AddError("label", "the label and the index disagree on device, size or data area", file->file->path);
+        }
+        if (file->slots.valid_count == 0) {
+          AddError("witness", "no witness slot is valid: whether the index lost commits cannot be told from this file",
+                   file->file->path);
         }
       } else if (const auto damaged = unreadable_.find(row.file_id); damaged != unreadable_.end()) {
         AddUnreadableLabel(row, damaged->second.first, damaged->second.second);

@@ -1,107 +1,15 @@
 // Goal: the verbs do on a real shelf what their help says, in text and JSON, and those that only look change nothing.
 // Method: Run() with its arguments and string streams, on shelves of 16 MiB in a temporary folder.
 
-#include <gtest/gtest.h>
-#include <sys/stat.h>
-
 #include <atomic>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <random>
-#include <sstream>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
-#include "store/dtype.h"
-#include "store/store.h"
-#include "tests/testing/status_matchers.h"
-#include "tools/cli/run.h"
-#include "tools/safetensors/header.h"
+#include "tests/tools/cli_fixture.h"
 
 namespace tensorshelf::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-  nlohmann::json json() const { return nlohmann::json::parse(out); }
-};
-
-Outcome Call(const std::vector<std::string>& arguments) {
-  std::vector<const char*> argv = {"tensorshelf"};
-  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  std::ostringstream out, err;
-  Console console{out, err};
-  Outcome outcome;
-  outcome.status = Run(static_cast<int>(argv.size()), argv.data(), console);
-  outcome.out = out.str();
-  outcome.err = err.str();
-  return outcome;
-}
-
-std::string ReadAll(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-void WriteAll(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-
-std::string RandomBytes(size_t size, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::string bytes(size, '\0');
-  for (char& byte : bytes) byte = static_cast<char>(random());
-  return bytes;
-}
-
-// Everything below a folder: kind, times, mode and content of each entry.
-std::map<std::string, std::string> Fingerprint(const fs::path& folder) {
-  std::map<std::string, std::string> entries;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
-    struct stat status {};
-    EXPECT_EQ(lstat(entry.path().c_str(), &status), 0);
-    const std::string content = entry.is_regular_file() ? ReadAll(entry.path()) : "";
-    entries[entry.path().string()] = absl::StrCat(status.st_mode, " ", status.st_size, " ", status.st_mtim.tv_sec, ".",
-                                                  status.st_mtim.tv_nsec, " ", std::hash<std::string>()(content));
-  }
-  return entries;
-}
-
-class CliEndToEnd : public ::testing::Test {
- protected:
-  void SetUp() override {
-    const ::testing::TestInfo& test = *::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() / absl::StrCat("tensorshelf_cli_", test.name(), "_", getpid());
-    fs::create_directories(folder_);
-    shelf_ = folder_ / "shelf";
-    const Outcome created = Call({"create", shelf_.string(), "--capacity", "16MiB", "--prefill", "none"});
-    ASSERT_EQ(created.status, 0) << created.err;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string shelf() const { return shelf_.string(); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-
-  // A file of four tensors: 3 MiB, an odd one, a scalar, 6-bit values.
-  std::string WriteModel(const std::string& name) {
-    using namespace safetensors;
-    std::vector<TensorEntry> tensors = {{"layers.0.weight", FindFileDtype("BF16"), {1024, 1536}, 0, 0},
-                                        {"layers.0.bias", FindFileDtype("U8"), {77777}, 0, 0},
-                                        {"scale", FindFileDtype("F32"), {}, 0, 0},
-                                        {"odd", FindFileDtype("F6_E2M3"), {4}, 0, 0}};
-    std::string bytes = LayOutHeader(tensors, FileMetadata{{"format", "pt"}}).value();
-    bytes += RandomBytes(tensors.back().end, 7);
-    WriteAll(path(name), bytes);
-    return path(name);
-  }
-  void Import(const std::string& file) {
-    const Outcome imported = Call({"import", shelf(), file});
-    ASSERT_EQ(imported.status, 0) << imported.err;
-  }
-
-  fs::path folder_, shelf_;
-};
+class CliEndToEnd : public CliFixture {};
 
 TEST_F(CliEndToEnd, ImportThenExportGivesTheSameFile) {
   const std::string file = WriteModel("model.safetensors");
@@ -302,6 +210,15 @@ TEST_F(CliEndToEnd, LookingChangesNothing) {
   EXPECT_EQ(Call({"verify", shelf()}).status, 0);
   EXPECT_EQ(Call({"export", shelf(), path("out.safetensors")}).status, 0);
   EXPECT_EQ(Call({"import", shelf(), path("model.safetensors"), "--dry-run"}).status, 0);
+  EXPECT_EQ(Call({"ls", shelf(), "--tree"}).status, 0);
+  EXPECT_EQ(Call({"cat", shelf(), "layers.0.weight", "--print", "--stats"}).status, 0);
+  EXPECT_EQ(Call({"diff", shelf(), "layers.", "scale"}).status, 0);
+  EXPECT_EQ(Call({"df", shelf()}).status, 0);
+  EXPECT_EQ(Call({"map", shelf()}).status, 0);
+  EXPECT_EQ(Call({"fsck", shelf(), "--deep"}).status, 0);
+  EXPECT_EQ(Call({"rm", shelf(), "scale", "--dry-run"}).status, 0);
+  EXPECT_EQ(Call({"relocate", shelf(), "--dry-run"}).status, 0);
+  EXPECT_EQ(Call({"index", "salvage", shelf(), "--dry-run"}).status, 0);
   EXPECT_EQ(Fingerprint(shelf_), before);
 }
 

@@ -35,7 +35,7 @@ absl::StatusOr<ExitStatus> RunCreate(const CreateArguments& arguments, Console& 
     options.progress = [&line](uint64_t done, uint64_t total) { line.Update(done, total); };
     TS_RETURN_IF_ERROR(Store::Create(arguments.shelf, options));
   }
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   const StoreInfo info = store->info();
   uint64_t capacity = 0;
   for (const FileInfo& file : info.files) capacity += file.data_end - file.data_begin;

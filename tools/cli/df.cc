@@ -149,7 +149,7 @@ Json DfJson(const ShelfSpace& space, const DfArguments& arguments) {
 }
 
 absl::StatusOr<ExitStatus> RunDf(const DfArguments& arguments, Console& console) {
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   TS_ASSIGN_OR_RETURN(const ShelfSpace space, CollectSpace(*store));
   console.out << (arguments.json ? Dump(DfJson(space, arguments)) : RenderDf(space, arguments, console));
   const uint64_t problems = space.map.problems.size() + space.damaged_names;

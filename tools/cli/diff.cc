@@ -145,10 +145,10 @@ ExitStatus StatusOf(const DiffRun& run, bool exit_code) {
 absl::StatusOr<ExitStatus> RunDiff(const DiffArguments& arguments, Console& console) {
   const bool two_shelves = !arguments.other.empty();
   if (!two_shelves && arguments.b.empty()) return UsageError("diff needs two prefixes A and B, or --other SHELF");
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   std::unique_ptr<Store> other;
   if (two_shelves) {
-    TS_ASSIGN_OR_RETURN(other, OpenForReading(arguments.other, console));
+    TS_ASSIGN_OR_RETURN(other, OpenForLooking(arguments.other, console));
   }
   Store& second = two_shelves ? *other : *store;
   DiffRun run(arguments, console);

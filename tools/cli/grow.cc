@@ -23,7 +23,7 @@ absl::StatusOr<ExitStatus> RunGrow(const GrowArguments& arguments, Console& cons
   options.devices = arguments.devices;
   TS_ASSIGN_OR_RETURN(const GrowReport report, GrowStore(arguments.shelf, options));
   if (arguments.json) {
-    TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+    TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
     Json json = Envelope("grow", store->info());
     json["added"] = report.capacity;
     json["files"] = report.files;

@@ -32,7 +32,7 @@ std::string FileSystemOf(const std::string& path) {
 }
 
 absl::StatusOr<ExitStatus> RunInfo(const InfoArguments& arguments, Console& console) {
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   InfoReport report{store->info(), {}, std::nullopt, std::nullopt};
   rlimit limit{};
   if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)

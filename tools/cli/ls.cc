@@ -109,7 +109,7 @@ absl::StatusOr<ExitStatus> PrintTree(Store& store, const LsArguments& arguments,
 }
 
 absl::StatusOr<ExitStatus> RunLs(const LsArguments& arguments, Console& console) {
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   const NameFilter filter = FilterOf(arguments.names, arguments.literal);
   const StoreInfo info = store->info();
   if (arguments.tree) return PrintTree(*store, arguments, filter, info, console);

@@ -49,7 +49,7 @@ absl::Status WriteSvg(const std::string& path, const std::string& svg) {
 }
 
 absl::StatusOr<ExitStatus> RunMap(const MapArguments& arguments, Console& console) {
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   TS_ASSIGN_OR_RETURN(const ShelfSpace space, CollectSpace(*store));
   if (!arguments.svg.empty()) TS_RETURN_IF_ERROR(WriteSvg(arguments.svg, MapSvg(space)));
   if (arguments.json) {

@@ -22,6 +22,14 @@ StoreOptions Options(StoreOptions::Mode mode, Console& console) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Store>> OpenForLooking(const std::string& path, Console& console) {
+  StoreOptions options = Options(StoreOptions::Mode::kReadOnly, console);
+  options.degraded = true;
+  options.staging_bytes = 2 * options.io.io_size;  // the least there can be
+  options.io.queue_depth = 2;
+  return Store::Open(path, options);
+}
+
 absl::StatusOr<std::unique_ptr<Store>> OpenForReading(const std::string& path, Console& console) {
   StoreOptions options = Options(StoreOptions::Mode::kReadOnly, console);
   options.degraded = true;

@@ -13,7 +13,9 @@
 namespace tensorshelf::cli {
 
 // Read-only, beside a live writer too; missing devices are put up with, so that the rest can be looked at. Writes not
-// one byte below the shelf.
+// one byte below the shelf. For names and records: with as little memory as it takes, for an open costs its faulting.
+absl::StatusOr<std::unique_ptr<Store>> OpenForLooking(const std::string& path, Console& console);
+// The same, for reading many tensors.
 absl::StatusOr<std::unique_ptr<Store>> OpenForReading(const std::string& path, Console& console);
 absl::StatusOr<std::unique_ptr<Store>> OpenForWriting(const std::string& path, Console& console);
 

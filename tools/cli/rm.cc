@@ -50,7 +50,7 @@ absl::StatusOr<std::vector<std::string>> Collect(Store& store, const RmArguments
 }
 
 absl::StatusOr<ExitStatus> RunRm(const RmArguments& arguments, Console& console) {
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, arguments.dry_run ? OpenForReading(arguments.shelf, console)
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, arguments.dry_run ? OpenForLooking(arguments.shelf, console)
                                                                             : OpenForWriting(arguments.shelf, console));
   TS_ASSIGN_OR_RETURN(const std::vector<std::string> names, Collect(*store, arguments));
   uint64_t commit = 0;

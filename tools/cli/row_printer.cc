@@ -99,7 +99,8 @@ void RowPrinter::AppendLong(const std::string& name, const ObjectRecord& record)
   row_.push_back(' ');
   AppendPadded(tiers_.Of(record), 6, &row_);
   row_.push_back(' ');
-  AppendRight(FormatDuration(static_cast<double>(now_ns_ - record.created_ns) / 1e9), 7, &row_);
+  SetTime(record.created_ns);
+  AppendRight(age_text_, 7, &row_);
   row_.append("  ");
   if (console_.colour) {
     row_.append(Painted(console_, Colour::kBold, EscapeForTerminal(name)));
@@ -111,6 +112,7 @@ void RowPrinter::AppendLong(const std::string& name, const ObjectRecord& record)
 // As DumpLine(ObjectJson(...)) with the tier behind it, which would take ten times as long.
 void RowPrinter::AppendJson(const std::string& name, const ObjectRecord& record) {
   const bool is_bytes = record.kind == ObjectKind::kBytes;
+  SetTime(record.created_ns);
   row_.append("{\"name\":");
   AppendJsonName(name, &row_);
   absl::StrAppend(&row_, ",\"kind\":", is_bytes ? "\"bytes\"" : "\"tensor\"", ",\"dtype\":");
@@ -122,20 +124,19 @@ void RowPrinter::AppendJson(const std::string& name, const ObjectRecord& record)
     for (size_t i = 0; i < record.shape.size(); ++i) absl::StrAppend(&row_, i == 0 ? "" : ",", record.shape[i]);
     row_.push_back(']');
   }
-  absl::StrAppend(&row_, ",\"size\":", record.logical_bytes, ",\"created\":\"", TimeText(record.created_ns),
+  absl::StrAppend(&row_, ",\"size\":", record.logical_bytes, ",\"created\":\"", time_text_,
                   "\",\"generation\":", record.generation, ",\"placement\":\"", PlacementText(record.placement),
                   "\",\"tier\":");
   AppendJsonName(tiers_.Of(record), &row_);
   row_.push_back('}');
 }
 
-const std::string& RowPrinter::TimeText(int64_t ns_since_epoch) {
+void RowPrinter::SetTime(int64_t ns_since_epoch) {
   const int64_t second = ns_since_epoch / 1'000'000'000;
-  if (second != time_second_ || ns_since_epoch < 0) {
-    time_second_ = second;
-    time_text_ = FormatTime(ns_since_epoch);
-  }
-  return time_text_;
+  if (second == time_second_ && ns_since_epoch >= 0) return;
+  time_second_ = second;
+  time_text_ = FormatTime(ns_since_epoch);
+  age_text_ = FormatDuration(static_cast<double>(now_ns_ - ns_since_epoch) / 1e9);
 }
 
 void RowPrinter::PrintDamaged(const std::string& name, const absl::Status& status) {

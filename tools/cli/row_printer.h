@@ -45,7 +45,8 @@ class RowPrinter {
   void Put(const std::string& row);
   void AppendLong(const std::string& name, const ObjectRecord& record);
   void AppendJson(const std::string& name, const ObjectRecord& record);
-  const std::string& TimeText(int64_t ns_since_epoch);
+  // Texts of the last row's time: objects of one commit share them.
+  void SetTime(int64_t ns_since_epoch);
 
   const RowStyle style_;
   const std::string& shelf_;
@@ -55,8 +56,8 @@ class RowPrinter {
   const int64_t now_ns_;
   uint64_t count_ = 0, bytes_ = 0, damaged_ = 0;
   std::string row_;
-  int64_t time_second_ = -1;  // the second that time_text_ is of
-  std::string time_text_;
+  int64_t time_second_ = -1;  // the second that the two are of
+  std::string time_text_, age_text_;
 };
 
 }  // namespace tensorshelf::cli

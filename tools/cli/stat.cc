@@ -16,7 +16,7 @@ struct StatArguments : CommonOptions {
 };
 
 absl::StatusOr<ExitStatus> RunStat(const StatArguments& arguments, Console& console) {
-  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForReading(arguments.shelf, console));
+  TS_ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenForLooking(arguments.shelf, console));
   TS_ASSIGN_OR_RETURN(const Object object, store->Find(arguments.name));
   StatReport report;
   report.info = store->info();
