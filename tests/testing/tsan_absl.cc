@@ -6,8 +6,9 @@
 // our calls here; each wrapper says what it acquires and releases and calls the real function.
 // tools/cmake/tsan_absl.cmake reads the symbol names out of this file.
 //
-// The sanitizer ignores memory accesses between its pre_ and post_ calls. That is right for the conditions that abseil
-// evaluates in there: they run while the lock is held, sometimes on another thread than the one that waits.
+// Conditions of those who wait are evaluated by abseil while the lock is held, also by the thread that is about to give
+// it up, after it has said so here. The sanitizer ignores memory accesses between pre_lock and post_lock; where a lock
+// is given up, reads are ignored too.
 //
 // Limits: Await and CondVar::Wait are taken to be called with the exclusive lock.
 
@@ -19,7 +20,15 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
+extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
+
 namespace {
+
+struct IgnoreReads {
+  IgnoreReads() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__); }
+  ~IgnoreReads() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+};
 
 using absl::Condition;
 using absl::CondVar;
@@ -48,7 +57,10 @@ bool TryLocking(Mutex* mu, unsigned mode, Call call) {
 template <typename Call>
 void Unlocking(Mutex* mu, unsigned mode, Call call) {
   __tsan_mutex_pre_unlock(mu, mode);
-  call();
+  {
+    const IgnoreReads conditions;
+    call();
+  }
   __tsan_mutex_post_unlock(mu, mode);
 }
 
@@ -161,6 +173,7 @@ WRAP(bool, _ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE, Co
 }
 WRAP(void, _ZN4absl7debian312Notification6NotifyEv, void* notification) {
   __tsan_release(FlagOf(notification));
+  const IgnoreReads conditions;
   __real__ZN4absl7debian312Notification6NotifyEv(notification);
 }
 WRAP(bool, _ZN4absl7debian312Notification23HasBeenNotifiedInternalEPKSt6atomicIbE, const std::atomic<bool>* flag) {
@@ -185,6 +198,7 @@ WRAP(bool, _ZNK4absl7debian312Notification31WaitForNotificationWithDeadlineENS0_
 }
 WRAP(bool, _ZN4absl7debian315BlockingCounter14DecrementCountEv, void* counter) {
   __tsan_release(counter);
+  const IgnoreReads conditions;
   return Acquired(__real__ZN4absl7debian315BlockingCounter14DecrementCountEv(counter), counter);
 }
 WRAP(void, _ZN4absl7debian315BlockingCounter4WaitEv, void* counter) {
@@ -193,6 +207,7 @@ WRAP(void, _ZN4absl7debian315BlockingCounter4WaitEv, void* counter) {
 }
 WRAP(bool, _ZN4absl7debian37Barrier5BlockEv, void* barrier) {
   __tsan_release(barrier);
+  const IgnoreReads conditions;
   const bool last = __real__ZN4absl7debian37Barrier5BlockEv(barrier);
   __tsan_acquire(barrier);
   return last;
