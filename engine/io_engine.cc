@@ -31,12 +31,16 @@ struct IoEngine::State {
 
 namespace {
 
+// More than any system allows by default: that limit, fs.aio-max-nr, is the kernel's to tell.
+constexpr size_t kQueueDepthMax = size_t{1} << 20;
+
 absl::Status CheckOptions(const IoEngineOptions& options, const StagingArena& arena) {
   if (options.worker_count < 1 || options.worker_count > 256) {
     return absl::InvalidArgumentError(absl::StrCat("worker_count ", options.worker_count, " is not in 1..256"));
   }
-  if (options.queue_depth < 1 || options.queue_depth > 65536) {
-    return absl::InvalidArgumentError(absl::StrCat("queue_depth ", options.queue_depth, " is not in 1..65536"));
+  if (options.queue_depth < 1 || options.queue_depth > kQueueDepthMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("queue_depth ", options.queue_depth, " is not in 1..", kQueueDepthMax));
   }
   if (options.io_size < kUnitSize || options.io_size % kUnitSize != 0 || options.io_size > uint64_t{1} << 30) {
     return absl::InvalidArgumentError(
