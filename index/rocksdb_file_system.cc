@@ -123,8 +123,8 @@ class ObservedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
                          [&] { return target()->PositionedAppend(data, offset, options, verification, debug); });
   }
   IOStatus Truncate(uint64_t size, const IOOptions& options, IODebugContext* debug) override {
-    const IOStatus status = file_system_->Observe({.kind = Kind::kTruncate, .path = path_, .offset = size},
-                                                  [&] { return target()->Truncate(size, options, debug); });
+    IOStatus status = file_system_->Observe({.kind = Kind::kTruncate, .path = path_, .offset = size},
+                                            [&] { return target()->Truncate(size, options, debug); });
     if (status.ok()) size_ = size;
     return status;
   }
@@ -138,11 +138,11 @@ class ObservedWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
  private:
   template <typename Operation>
   IOStatus ObserveAppend(const Slice& data, uint64_t offset, const Operation& operation) {
-    const IOStatus status = file_system_->Observe({.kind = Kind::kAppend,
-                                                   .path = path_,
-                                                   .offset = offset,
-                                                   .data = std::as_bytes(std::span(data.data(), data.size()))},
-                                                  operation);
+    IOStatus status = file_system_->Observe({.kind = Kind::kAppend,
+                                             .path = path_,
+                                             .offset = offset,
+                                             .data = std::as_bytes(std::span(data.data(), data.size()))},
+                                            operation);
     if (status.ok()) size_ = offset + data.size();
     return status;
   }
