@@ -28,9 +28,9 @@
 
 namespace tensorshelf {
 
-// Bounded in bytes, in shards with a mutex each. Drops the oldest entry, but one that was found since it was last passed
-// over gets another round: near to least recently used, and a hit writes nothing but its own entry. Thread-safe. `Key` is
-// std::string or uint64_t.
+// Bounded in bytes, in shards with a mutex each. Drops the oldest entry, but one that was found since it was last
+// passed over gets another round: near to least recently used, and a hit writes nothing but its own entry. Thread-safe.
+// `Key` is std::string or uint64_t.
 template <typename Key, typename Value>
 class CoherentCache {
  public:
