@@ -26,8 +26,7 @@ rocksdb::ColumnFamilyOptions FamilyOptions(const IndexOptions& options, const Ro
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = surroundings.block_cache;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
-  // Filters and table indexes count against the block cache, so that the index's memory has one bound. Whole, not in
-  // partitions: a secondary of RocksDB 7.8 misses rows of files with partitioned filters now and then.
+  // Filters and table indexes count against the block cache, so that the index's memory has one bound.
   table.cache_index_and_filter_blocks = true;
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
@@ -105,8 +104,8 @@ rocksdb::DBOptions DatabaseOptions(const IndexOptions& options, const RocksDbSur
   result.max_total_wal_size = options.memtable_bytes;
   result.manifest_preallocation_size = 64 << 10;
   result.max_background_jobs = 2;
+  // max_file_opening_threads stays as it is: with 1, a secondary misses rows of files that were just written.
   result.max_open_files = 512;
-  result.max_file_opening_threads = 1;         // more would be started at every open, and there are few files
   result.skip_stats_update_on_db_open = true;  // would read a block of every file
   result.stats_dump_period_sec = 0;
   result.stats_persist_period_sec = 0;
