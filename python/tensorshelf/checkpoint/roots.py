@@ -82,10 +82,7 @@ class _Handles:
         try:
             yield store
         finally:
-            with handle.lock:
-                handle.user_count -= 1
-                handle.idle_since = time.monotonic()
-            self._start_closer()
+            self._give_back(handle)
 
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[Store]:
@@ -112,10 +109,13 @@ class _Handles:
         try:
             yield store
         finally:
-            with handle.lock:
-                handle.user_count -= 1
-                handle.idle_since = time.monotonic()
-            self._start_closer()
+            self._give_back(handle)
+
+    def _give_back(self, handle: _Handle) -> None:
+        with handle.lock:
+            handle.user_count -= 1
+            handle.idle_since = time.monotonic()
+        self._start_closer()
 
     def _start_closer(self) -> None:
         with self._lock:
