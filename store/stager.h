@@ -33,6 +33,8 @@ class Stager {
     std::function<void()> reclaim;
     // The object of a name with a lease on it, for skip_unchanged.
     std::function<absl::StatusOr<Object>(const std::string& name)> find;
+    // The sum of the first block of an object that lies in extents.
+    std::function<absl::StatusOr<uint64_t>(const ObjectRecord& record)> first_sum;
   };
   explicit Stager(Context context) : context_(std::move(context)) {}
 

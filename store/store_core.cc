@@ -37,7 +37,13 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
       .store_uuid = super_.store_uuid,
       .epoch = super_.epoch,
       .reclaim = [this] { Reclaim(); },
-      .find = [this](const std::string& name) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindLeased(name, nullptr); }});
+      .find = [this](const std::string& name) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindLeased(name, nullptr); },
+      .first_sum = [this](const ObjectRecord& record) -> absl::StatusOr<uint64_t> {
+        if (!record.sums.empty()) return record.sums[0];
+        uint64_t sum = 0;
+        TS_RETURN_IF_ERROR(index_->ReadSums(record.generation, 0, {&sum, 1}));
+        return sum;
+      }});
   queue_ = std::make_unique<CommitQueue>(
       CommitQueue::Context{
           .index = index_.get(),

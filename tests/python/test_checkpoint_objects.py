@@ -7,6 +7,7 @@ from __future__ import annotations
 import collections
 import copy
 import datetime
+import enum
 import io
 import json
 import os
@@ -349,6 +350,24 @@ def test_custom_class_with_permission(store):
     assert torch.equal(ts.checkpoint.load(store, "run/", weights_only=False)["custom"].value[0], torch.ones(3))
     with torch.serialization.safe_globals([Custom]):
         assert torch.equal(ts.checkpoint.load(store, "run/")["custom"].value[0], torch.ones(3))
+
+
+class Kind(enum.Enum):
+    FIRST = 1
+
+    def __reduce_ex__(self, protocol):
+        return getattr, (Kind, self.name)  # as Python 3.11.0 to 3.11.3 do it
+
+
+def test_member_of_an_enumeration(store):
+    ts.checkpoint.save({"kind": Kind.FIRST}, store, "run/")
+    ts.checkpoint.save({"kind": Hostile(getattr, Kind, "__init__")}, store, "evil/")
+    with pytest.raises(ts.checkpoint.UnsafeObjectError, match="Kind"):
+        ts.checkpoint.load(store, "run/")
+    with torch.serialization.safe_globals([Kind]):
+        assert ts.checkpoint.load(store, "run/")["kind"] is Kind.FIRST
+        with pytest.raises(ts.checkpoint.UnsafeObjectError, match="'__init__' of <enum 'Kind'>"):
+            ts.checkpoint.load(store, "evil/")
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,29 @@ TEST_F(StoreTest, UnchangedContentIsNotWrittenAgain) {
   EXPECT_EQ(object.metadata()->at("step"), "2");
 }
 
+TEST_F(StoreTest, AChangeOfOneByteAnywhereIsWritten) {
+  Create();
+  Open();
+  for (const uint64_t blocks : {2, 70}) {  // sums in the record, sums in rows
+    std::string bytes = RandomBytes(blocks << 12, blocks);
+    const auto put = [&] {
+      PutItem item = BytesItem("a", bytes);
+      item.block_log2 = 12;
+      item.skip_unchanged = true;
+      return store_->Put(item);
+    };
+    ASSERT_OK(put());
+    for (const size_t at : {size_t{0}, bytes.size() / 2, bytes.size() - 1}) {
+      bytes[at] = static_cast<char>(bytes[at] ^ 1);
+      ASSERT_OK_AND_ASSIGN(const CommitResult changed, put());
+      EXPECT_EQ(changed.unchanged_count, 0u) << at;
+      EXPECT_EQ(Get("a"), bytes);
+      ASSERT_OK_AND_ASSIGN(const CommitResult same, put());
+      EXPECT_EQ(same.unchanged_count, 1u) << at;
+    }
+  }
+}
+
 TEST_F(StoreTest, ALoneSmallPutNeedsOneSyncAndNoDataFile) {
   Create();
   Open();

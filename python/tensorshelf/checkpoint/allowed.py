@@ -6,6 +6,7 @@ import builtins
 import collections
 import datetime
 import decimal
+import enum
 import fractions
 import io
 import pathlib
@@ -64,6 +65,16 @@ def _array_from_buffer(buffer: Any, dtype: np.dtype, shape: Any, order: str) -> 
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
 
+def _enum_member(kind: Any, name: Any) -> Any:
+    """Stands for ``getattr``, by which Python 3.11.0 to 3.11.3 pickle a member of an enumeration."""
+    if isinstance(kind, enum.EnumMeta) and isinstance(name, str) and name in kind.__members__:
+        return kind[name]
+    raise UnsafeObjectError(
+        f"the object asks for the attribute {name!r} of {kind!r}, which is no member of an enumeration"
+    )
+
+
+_ALLOWED["builtins", "getattr"] = _enum_member
 for _package in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_package}.multiarray", "_reconstruct"] = _empty_array
     _ALLOWED[f"{_package}.numeric", "_frombuffer"] = _array_from_buffer
