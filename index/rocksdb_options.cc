@@ -22,10 +22,12 @@ class SilentLogger : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
-rocksdb::ColumnFamilyOptions FamilyOptions(const IndexOptions& options, const RocksDbSurroundings& surroundings) {
+rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const IndexOptions& options,
+                                           const RocksDbSurroundings& surroundings) {
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = surroundings.block_cache;
-  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  // Only names are asked for that are not there; a row of another family is looked up because one names it.
+  if (family == Family::kNames) table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   // Filters and table indexes count against the block cache, so that the index's memory has one bound.
   table.cache_index_and_filter_blocks = true;
   table.cache_index_and_filter_blocks_with_high_priority = true;
@@ -117,7 +119,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(const IndexOptions& option
                                                       const RocksDbSurroundings& surroundings) {
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   for (size_t i = 0; i < kFamilyCount; ++i) {
-    families.emplace_back(kFamilyNames[i], FamilyOptions(options, surroundings));
+    families.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), options, surroundings));
   }
   return families;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/foundation/lock_order_checks.h"
 #include "engine/foundation/status_macros.h"
 #include "python/bindings/aio_module.h"
 #include "python/bindings/errors.h"
@@ -221,6 +222,7 @@ void DefineModule(py::module_& module) {
 
 PYBIND11_MODULE(_core, module) {
   py::module_::import("torch");  // its libraries must be in the process before a tensor is
+  tensorshelf::TurnOffLockOrderChecks();
   tensorshelf::DefineModule(module);
   tensorshelf::DefineAio(module);
 }

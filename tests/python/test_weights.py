@@ -83,7 +83,8 @@ def test_mapping_learns_the_order(store):
             assert len(weights._ahead) <= 2
     for here, following in itertools.pairwise(order):
         weights[here]
-        assert following in weights._ahead
+        # The thread that read a tensor may hold it a moment longer than its user; what is in memory is not read again.
+        assert following in weights._ahead or weights._generation[following] in weights._in_use
     later = store.mapping("m/", window=0)
     assert later["n3"][0] == 3
     assert not later._ahead

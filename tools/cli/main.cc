@@ -4,9 +4,11 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "engine/foundation/lock_order_checks.h"
 #include "tools/cli/run.h"
 
 int main(int argc, char** argv) {
+  tensorshelf::TurnOffLockOrderChecks();
   std::ios::sync_with_stdio(false);
   const char* no_colour = std::getenv("NO_COLOR");
   tensorshelf::cli::Console console{std::cout, std::cerr};
