@@ -268,7 +268,8 @@ absl::Status Reader::Read(std::span<const ReadItem> items, bool verify, Priority
     for (; next < end; ++next) {
       const ReadItem& item = items[next];
       if (item.record->placement == Placement::kInline) {
-        std::memcpy(item.to.data(), item.payload->data() + item.offset, item.to.size());
+        std::copy_n(reinterpret_cast<const std::byte*>(item.payload->data()) + item.offset, item.to.size(),
+                    item.to.begin());
       } else {
         TS_RETURN_IF_ERROR(AddItem(item, verify, plan));
       }

@@ -248,15 +248,15 @@ TEST_F(CliEndToEnd, VerifyBesideAWriterThatReplacesReportsNoDamage) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> writer, Store::Open(shelf(), {}));
   std::atomic<bool> stop{false};
   absl::Status wrote;
+  std::vector<std::string> bytes;  // made ahead: the writer's loop must outrun the reader
+  for (uint32_t i = 0; i < 7; ++i) bytes.push_back(RandomBytes(700'000 + i, i));
   std::thread thread([&] {
     for (uint32_t round = 0; wrote.ok() && !stop; ++round) {
-      std::vector<std::string> bytes;
       std::vector<PutItem> items(6);
-      for (uint32_t i = 0; i < items.size(); ++i) bytes.push_back(RandomBytes(700'000 + i, round + i));
       for (uint32_t i = 0; i < items.size(); ++i) {
         items[i].name = absl::StrCat("t", i);
         items[i].kind = ObjectKind::kBytes;
-        items[i].bytes = std::as_bytes(std::span(bytes[i]));
+        items[i].bytes = std::as_bytes(std::span(bytes[(round + i) % bytes.size()]));
       }
       wrote = writer->Put(items).status();
       if (wrote.ok() && round % 3 == 2) {
