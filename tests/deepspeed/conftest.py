@@ -34,9 +34,9 @@ def run_python(program: str, *arguments: object, **environment: str) -> str:
     return run(sys.executable, "-c", program, *arguments, **environment).stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def installed():
-    """Route A for the whole session."""
+    """Route A, for what follows in a module: the tests of installing begin and end without."""
     run(sys.executable, "-m", "tensorshelf.aio", "install", "--accelerator", "cpu")
     yield
     run(sys.executable, "-m", "tensorshelf.aio", "uninstall")
