@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 import deepspeed
+import tensorshelf.aio
 import torch
 from deepspeed.accelerator import get_accelerator
 
@@ -65,6 +66,21 @@ def swappers(engine) -> dict:
     return found
 
 
+def make_pinning_work() -> None:
+    """Up to 0.19 DeepSpeed's CPU accelerator pins nothing, and its swappers insist that their buffers are pinned."""
+    accelerator = get_accelerator()
+    if accelerator.is_pinned(accelerator.pin_memory(torch.zeros(1))):
+        return
+    pins = tensorshelf.aio.pin_handle()
+
+    def pin_memory(tensor: torch.Tensor, align_bytes: int = 1) -> torch.Tensor:
+        pinned = pins.new_cpu_locked_tensor(tensor.numel(), tensor)
+        return pinned.copy_(tensor.view(-1)).view(tensor.shape)
+
+    accelerator.pin_memory = pin_memory
+    accelerator.is_pinned = pins.is_pinned
+
+
 def main(mode: str, folder: str, action: str = "") -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
     # Ours is the op under test; no other one is to be compiled.
@@ -74,6 +90,7 @@ def main(mode: str, folder: str, action: str = "") -> None:
     rendezvous.unlink(missing_ok=True)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend="gloo")
+    make_pinning_work()
     torch.manual_seed(1)
     config = configuration(mode, str(folder))
     with deepspeed.zero.Init(config_dict_or_path=config, dtype=torch.bfloat16):
