@@ -154,7 +154,7 @@ absl::Status StoreCore::counters_status() {
   absl::ReaderMutexLock lock(&lifecycle_);
   TS_RETURN_IF_ERROR(CheckUsable());
   if (live_file_ != nullptr) return live_file_->status();
-  return absl::FailedPreconditionError(queue_ == nullptr ? "opened for reading" : "the disk is not the machine's own");
+  return absl::FailedPreconditionError(queue_ == nullptr ? read_only_reason_ : "the disk is not the machine's own");
 }
 
 }  // namespace tensorshelf

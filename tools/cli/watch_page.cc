@@ -67,7 +67,9 @@ std::string Rate(uint64_t count, double seconds) {
 }
 
 std::string ByteRate(uint64_t bytes, double seconds) {
-  return absl::StrCat(FormatBytes(static_cast<uint64_t>(static_cast<double>(bytes) / seconds)), "/s");
+  // Below 2^63, whatever the page says.
+  const double rate = std::min(static_cast<double>(bytes) / seconds, 9e18);
+  return absl::StrCat(FormatBytes(static_cast<uint64_t>(rate)), "/s");
 }
 
 std::string Share(uint64_t hits, uint64_t misses) {
@@ -115,10 +117,9 @@ std::string Bar(uint64_t part, uint64_t whole) {
 void AddHeader(const WatchPage& page, Lines& lines) {
   const LivePage& live = page.now.live.page;
   const LiveHeader& header = live.header;
-  const double open_seconds = static_cast<double>(page.now.read_ns - header.opened_ns) / 1e9;
-  lines.Add(Colour::kBold,
-            absl::StrCat(EscapeForTerminal(page.now.live.shelf), "  commit ", live.gauges.commit, "  ",
-                         EscapeForTerminal(TextOf(header.program)), ", open for ", FormatDuration(open_seconds)));
+  lines.Add(Colour::kBold, absl::StrCat(EscapeForTerminal(page.now.live.shelf), "  commit ", live.gauges.commit, "  ",
+                                        EscapeForTerminal(TextOf(header.program)), ", open for ",
+                                        FormatDuration(OpenSecondsOf(page.now))));
   lines.Add(absl::StrCat("writer   ", EscapeForTerminal(page.now.live.writer)));
 }
 
@@ -254,16 +255,20 @@ bool SameWriter(const LivePage& a, const LivePage& b) {
 
 double SecondsOf(const WatchPage& page) {
   // Counts are those of the moment when the page was written; where that is long ago, nothing has changed since then
-  // but in the time between two looks of the writer.
+  // but in the time between two looks of the writer. In doubles, which no number in a page can overflow.
   const auto counted_at = [](const WatchReading& reading) {
-    return std::max(reading.live.page.header.updated_ns, reading.read_ns - absl::ToInt64Nanoseconds(kLiveEvery));
+    const auto looked = static_cast<double>(reading.read_ns - absl::ToInt64Nanoseconds(kLiveEvery));
+    return std::max(static_cast<double>(reading.live.page.header.updated_ns), looked);
   };
-  const int64_t until = counted_at(page.now);
-  int64_t since = page.before ? counted_at(*page.before) : page.now.live.page.header.opened_ns;
+  double nanoseconds = counted_at(page.now);
+  nanoseconds -= page.before ? counted_at(*page.before) : static_cast<double>(page.now.live.page.header.opened_ns);
   // A clock that was set, or the clock of another machine.
-  if (page.before && since >= until)
-    return std::max(1e-3, static_cast<double>(page.now.read_ns - page.before->read_ns) / 1e9);
-  return std::max(1e-3, static_cast<double>(until - since) / 1e9);
+  if (page.before && nanoseconds <= 0) nanoseconds = static_cast<double>(page.now.read_ns - page.before->read_ns);
+  return std::max(1e-3, nanoseconds / 1e9);
+}
+
+double OpenSecondsOf(const WatchReading& reading) {
+  return (static_cast<double>(reading.read_ns) - static_cast<double>(reading.live.page.header.opened_ns)) / 1e9;
 }
 
 std::string RenderWatch(const WatchPage& page, const Console& console) {
@@ -295,7 +300,7 @@ Json WatchJson(const WatchPage& page) {
                {"program", TextOf(header.program)},
                {"opened", FormatTime(header.opened_ns)},
                {"updated", FormatTime(header.updated_ns)},
-               {"open_seconds", static_cast<double>(page.now.read_ns - header.opened_ns) / 1e9},
+               {"open_seconds", OpenSecondsOf(page.now)},
                {"sequence", header.sequence},
                {"since_open", !page.before.has_value()},
                {"seconds", seconds}});

@@ -27,6 +27,7 @@ struct WatchPage {
 
 // The time that lies between the counts of the two readings, or since the opening. Above zero.
 double SecondsOf(const WatchPage& page);
+double OpenSecondsOf(const WatchReading& reading);
 // Whether both are of one opening of the store.
 bool SameWriter(const LivePage& a, const LivePage& b);
 
