@@ -34,10 +34,13 @@ std::string WhatIsLeft(const absl::StatusOr<LivePage>& page) {
 }  // namespace
 
 LiveFile::LiveFile(Options options) : options_(std::move(options)) {
-  if (const absl::Status made = Make(); !made.ok()) return GiveUp(made);
-  auto thread = StartThread("shelf-counters", [this] { Loop(); });
-  if (!thread.ok()) return GiveUp(thread.status());
-  thread_ = *std::move(thread);
+  absl::Status status = Make();
+  if (status.ok()) {
+    auto thread = StartThread("shelf-counters", [this] { Loop(); });
+    status = thread.status();
+    if (thread.ok()) thread_ = *std::move(thread);
+  }
+  if (!status.ok()) GiveUp(status);
 }
 
 LiveFile::~LiveFile() {

@@ -16,6 +16,8 @@
 #include <thread>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/linux_disk.h"
 #include "store/process_identity.h"
 #include "store/shelf_files.h"
