@@ -12,14 +12,19 @@ namespace {
 constexpr absl::Duration kBusyPause = absl::Milliseconds(1);
 
 int64_t MoveOnce(EngineContext& context, const IoBlock& block, const IoOp& op) {
-  context.counters.CountSubmitted(op.kind);
   const bool cached = block.route == BlockRoute::kPageCache;
+  context.counters.CountSubmitted(op.kind);
+  const uint64_t submitted_ns = SteadyNanoseconds();
+  int64_t moved = 0;
   if (op.kind == IoKind::kRead) {
     const std::span<std::byte> to(op.memory, op.length);
-    return cached ? op.file->PReadCached(op.offset, to) : op.file->PRead(op.offset, to);
+    moved = cached ? op.file->PReadCached(op.offset, to) : op.file->PRead(op.offset, to);
+  } else {
+    const std::span<const std::byte> from(op.memory, op.length);
+    moved = cached ? op.file->PWriteCached(op.offset, from) : op.file->PWrite(op.offset, from);
   }
-  const std::span<const std::byte> from(op.memory, op.length);
-  return cached ? op.file->PWriteCached(op.offset, from) : op.file->PWrite(op.offset, from);
+  context.counters.CountReaped(op.kind, SteadyNanoseconds() - submitted_ns);
+  return moved;
 }
 
 }  // namespace

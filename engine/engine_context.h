@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/time/time.h"
+#include "engine/foundation/latency_histogram.h"
 #include "engine/io_engine.h"
 #include "engine/transfer.h"
 #include "engine/work_queue.h"
@@ -16,7 +17,15 @@ namespace tensorshelf {
 // Thread-safe. Relaxed: each is a number of its own, nothing is concluded from two of them.
 class IoCounters {
  public:
-  void CountSubmitted(IoKind kind) { Add(kind == IoKind::kRead ? read_ops_ : write_ops_, 1); }
+  void CountSubmitted(IoKind kind) {
+    Add(kind == IoKind::kRead ? read_ops_ : write_ops_, 1);
+    Add(in_flight_ops_, 1);
+  }
+  // One call for each CountSubmitted: the transfer came back, well or not.
+  void CountReaped(IoKind kind, uint64_t nanoseconds) {
+    in_flight_ops_.fetch_sub(1, std::memory_order_relaxed);
+    (kind == IoKind::kRead ? read_latency_ : write_latency_).Record(nanoseconds);
+  }
   void CountMoved(IoKind kind, uint64_t bytes, bool staged) {
     Add(kind == IoKind::kRead ? read_bytes_ : write_bytes_, bytes);
     if (staged) Add(staged_bytes_, bytes);
@@ -31,7 +40,11 @@ class IoCounters {
             .write_bytes = write_bytes_.load(std::memory_order_relaxed),
             .staged_bytes = staged_bytes_.load(std::memory_order_relaxed),
             .resubmitted_ops = resubmitted_ops_.load(std::memory_order_relaxed),
-            .failed_ops = failed_ops_.load(std::memory_order_relaxed)};
+            .failed_ops = failed_ops_.load(std::memory_order_relaxed),
+            .in_flight_ops = in_flight_ops_.load(std::memory_order_relaxed),
+            .waiting_blocks = 0,
+            .read_latency = read_latency_.Read(),
+            .write_latency = write_latency_.Read()};
   }
 
  private:
@@ -44,6 +57,8 @@ class IoCounters {
   std::atomic<uint64_t> staged_bytes_{0};
   std::atomic<uint64_t> resubmitted_ops_{0};
   std::atomic<uint64_t> failed_ops_{0};
+  std::atomic<uint64_t> in_flight_ops_{0};
+  LatencyHistogram read_latency_, write_latency_;
 };
 
 struct EngineContext {

@@ -138,7 +138,11 @@ BatchResult IoEngine::Run(Batch batch) {
 
 std::vector<absl::Status> IoEngine::Sync(const std::vector<File*>& files) { return state_->syncer.Sync(files); }
 
-IoEngineStats IoEngine::stats() const { return state_->context.counters.Read(); }
+IoEngineStats IoEngine::stats() const {
+  IoEngineStats stats = state_->context.counters.Read();
+  stats.waiting_blocks = state_->context.work.backlog();
+  return stats;
+}
 
 const IoEngineOptions& IoEngine::options() const { return state_->context.options; }
 

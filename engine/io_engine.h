@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "engine/disk.h"
 #include "engine/foundation/hash.h"
+#include "engine/foundation/latency_histogram.h"
 #include "engine/memory.h"
 
 namespace tensorshelf {
@@ -66,13 +67,16 @@ struct Batch {
   std::function<void(const BatchResult&)> done;
 };
 
-// Counters since construction; all monotonic.
+// Counters since construction, all monotonic but the two of this moment.
 struct IoEngineStats {
   uint64_t read_ops = 0, write_ops = 0;  // transfers submitted to the device
   uint64_t read_bytes = 0, write_bytes = 0;
   uint64_t staged_bytes = 0;     // of those, copied through the arena
   uint64_t resubmitted_ops = 0;  // short or EAGAIN
   uint64_t failed_ops = 0;
+  uint64_t in_flight_ops = 0;                 // at this moment: submitted, not reaped
+  uint64_t waiting_blocks = 0;                // at this moment: not submitted yet
+  LatencyCounts read_latency, write_latency;  // of transfers, from submitting to reaping
 };
 
 struct IoEngineOptions {

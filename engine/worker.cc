@@ -99,6 +99,7 @@ void Worker::Start(std::shared_ptr<BatchState> batch, const IoBlock& block, std:
 void Worker::SubmitReady() {
   DropFailed();
   while (!ready_.empty() && EnsureQueue()) {
+    const uint64_t now_ns = SteadyNanoseconds();
     const int taken = queue_->Submit(ready_);
     if (taken == -EINTR) continue;
     if (taken <= 0) {
@@ -107,7 +108,9 @@ void Worker::SubmitReady() {
     }
     refused_since_ = absl::InfiniteFuture();
     for (int i = 0; i < taken; ++i) {
-      static_cast<Slot*>(ready_[i]->owner)->in_flight = true;
+      const auto slot = static_cast<Slot*>(ready_[i]->owner);
+      slot->in_flight = true;
+      slot->submitted_ns = now_ns;
       context_->counters.CountSubmitted(ready_[i]->kind);
     }
     // The queue may take a part only; the rest is offered again, and what is wrong with it shows then.
@@ -182,9 +185,11 @@ void Worker::ReapSome() {
   } else {
     reap_refused_since_ = absl::InfiniteFuture();
   }
+  const uint64_t now_ns = SteadyNanoseconds();
   for (int i = 0; i < count; ++i) {
     const auto slot = static_cast<Slot*>(completions_[i].op->owner);
     slot->in_flight = false;
+    context_->counters.CountReaped(completions_[i].op->kind, now_ns - slot->submitted_ns);
     Continue(slot, completions_[i].result);
   }
   WakeResting();
@@ -207,7 +212,9 @@ void Worker::ReapRefused(int error_number) {
 void Worker::AbandonQueue(const absl::Status& status) {
   queue_.reset();
   for (Slot& slot : slots_) {
-    if (std::exchange(slot.in_flight, false)) Fail(&slot, status);
+    if (!std::exchange(slot.in_flight, false)) continue;
+    context_->counters.CountReaped(slot.transfer.op()->kind, SteadyNanoseconds() - slot.submitted_ns);
+    Fail(&slot, status);
   }
 }
 

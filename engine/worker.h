@@ -40,6 +40,7 @@ class Worker {
     const IoBlock* block = nullptr;
     std::byte* buffer = nullptr;
     bool in_flight = false;
+    uint64_t submitted_ns = 0;  // of the steady clock; while in_flight
   };
 
   bool busy() const { return free_.size() < slots_.size(); }

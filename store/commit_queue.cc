@@ -104,7 +104,9 @@ void CommitQueue::Loop() {
       continue;
     }
     last_work_ms_.store(SteadyMilliseconds(), std::memory_order_relaxed);
+    OperationTimer timer(*context_.meters, Operation::kCommit);
     CommitGroup(group);
+    timer.End(context_.latch->status(), group.size(), 0);
     const bool wants_witness =
         std::any_of(group.begin(), group.end(), [](const CommitRequest* request) { return request->write_witness; });
     if (wants_witness) {
@@ -179,7 +181,9 @@ void CommitQueue::CommitGroup(const Group& group) {
     if (const absl::Status synced = SyncTouched(accepted, *batch); !synced.ok()) return FailGroup(accepted, synced);
     PutBadUnits(*batch);
     context_.sequence->fetch_add(1);
+    OperationTimer timer(*context_.meters, Operation::kIndexWrite);
     const absl::Status committed = context_.index->Commit(*batch, commit);
+    timer.End(committed, 1, batch->size_bytes());
     if (!committed.ok()) context_.sequence->fetch_add(1);
     if (absl::IsResourceExhausted(committed) && batch->size_bytes() > (uint64_t{1} << 30)) {
       return FailGroup(accepted, committed);  // refused before anything was written
@@ -223,7 +227,10 @@ absl::Status CommitQueue::SyncTouched(const Group& accepted, CommitBatch& batch)
     }
     statuses[i] = context_.devices->WriteNextSlot(*files[i], content);
   }
+  OperationTimer timer(*context_.meters, Operation::kSync);
   const std::vector<absl::Status> synced = context_.devices->Sync(files);
+  const auto failed = std::find_if(synced.begin(), synced.end(), [](const absl::Status& each) { return !each.ok(); });
+  if (!files.empty()) timer.End(failed == synced.end() ? absl::OkStatus() : *failed, files.size(), 0);
   syncs_.fetch_add(files.size(), std::memory_order_relaxed);
   absl::Status first_error;
   for (size_t i = 0; i < files.size(); ++i) {

@@ -30,6 +30,7 @@
 #include "store/device_set.h"
 #include "store/ephemeral_table.h"
 #include "store/extent_allocator.h"
+#include "store/operation_meters.h"
 #include "store/parked_space.h"
 #include "store/stager.h"
 
@@ -66,6 +67,7 @@ class CommitQueue {
     // Room for the index: OK, or kIndexFull. Deletes may use the ballast.
     std::function<absl::Status(uint64_t batch_bytes, bool only_deletes)> check_index_room;
     SuperRow super;  // with this open's epoch; stored by the first commit
+    OperationMeters* meters = nullptr;
     int64_t idle_witness_ms = 1000;
   };
   struct Counts {

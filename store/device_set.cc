@@ -24,6 +24,7 @@ absl::StatusOr<std::unique_ptr<DeviceSet>> DeviceSet::Create(Disk* disk, const S
     if (is_new) {
       TS_ASSIGN_OR_RETURN(auto engine, IoEngine::Create(disk, set->arena_.get(), options.io));
       set->engines_.push_back(std::move(engine));
+      set->uuids_.push_back(file->row.device_uuid);
     }
     set->device_of_[file->row.file_id] = device->second;
     set->by_id_[file->row.file_id] = file.get();
@@ -96,8 +97,18 @@ IoEngineStats DeviceSet::io_stats() const {
     sum.staged_bytes += one.staged_bytes;
     sum.resubmitted_ops += one.resubmitted_ops;
     sum.failed_ops += one.failed_ops;
+    sum.in_flight_ops += one.in_flight_ops;
+    sum.waiting_blocks += one.waiting_blocks;
+    sum.read_latency.Add(one.read_latency);
+    sum.write_latency.Add(one.write_latency);
   }
   return sum;
+}
+
+std::vector<DeviceSet::DeviceIo> DeviceSet::io_by_device() const {
+  std::vector<DeviceIo> devices;
+  for (size_t i = 0; i < engines_.size(); ++i) devices.push_back({uuids_[i], engines_[i]->stats()});
+  return devices;
 }
 
 }  // namespace tensorshelf

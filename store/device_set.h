@@ -54,8 +54,14 @@ class DeviceSet {
   // Writes the next slot of one file. The commit thread's (or the opener's) alone.
   absl::Status WriteNextSlot(DataFile& file, const WitnessSlot& content);
 
-  IoEngineStats io_stats() const;
+  IoEngineStats io_stats() const;  // of all devices together
+  struct DeviceIo {
+    Uuid uuid{};
+    IoEngineStats io;
+  };
+  std::vector<DeviceIo> io_by_device() const;
   const std::shared_ptr<MemoryPool>& pool() const { return pool_; }
+  const StagingArena& arena() const { return *arena_; }
   bool page_locked() const { return arena_->page_locked(); }
 
  private:
@@ -68,6 +74,7 @@ class DeviceSet {
   std::shared_ptr<MemoryPool> pool_;
   std::unique_ptr<StagingArena> arena_;
   std::vector<std::unique_ptr<IoEngine>> engines_;
+  std::vector<Uuid> uuids_;  // of the device at the same position of engines_
 };
 
 }  // namespace tensorshelf

@@ -13,6 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/foundation/status_macros.h"
 #include "engine/linux_disk.h"
 #include "store/freemap.h"
@@ -39,6 +41,7 @@ class StoreOpener {
 
   absl::StatusOr<std::shared_ptr<StoreCore>> Run() {
     SetUpDisk();
+    core_->opened_ns_ = absl::ToUnixNanos(absl::Now());
     // STORE first: a directory that holds no store is not given a lock file.
     TS_ASSIGN_OR_RETURN(const PathInfo info, disk().Stat(JoinPath(core_->path_, kStoreFileName)));
     if (info.kind == PathInfo::Kind::kFile && wants_to_write()) TS_RETURN_IF_ERROR(TakeLock(core_->path_));
@@ -47,6 +50,7 @@ class StoreOpener {
     TS_RETURN_IF_ERROR(CheckAgainstIndex());
     TS_RETURN_IF_ERROR(OpenIndex());
     TS_RETURN_IF_ERROR(BuildDevices());
+    core_->PrepareCounters();
     TS_RETURN_IF_ERROR(wants_to_write() ? StartWriter() : StartReader());
     return core_;
   }
@@ -74,7 +78,8 @@ class StoreOpener {
   }
 
   absl::Status TakeLock(const std::string& directory) {
-    auto lock = disk().Lock(JoinPath(directory, kLockFileName), HolderText());
+    if (core_->holder_text_.empty()) core_->holder_text_ = HolderText();
+    auto lock = disk().Lock(JoinPath(directory, kLockFileName), core_->holder_text_);
     if (absl::IsFailedPrecondition(lock.status())) {
       return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kLocked, std::string(lock.status().message()));
     }

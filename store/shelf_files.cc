@@ -23,22 +23,6 @@ bool ParseDataFileName(const std::string& name, uint32_t& file_id) {
   return absl::SimpleAtoi(name.substr(0, 8), &file_id);
 }
 
-absl::StatusOr<StoreFile> ReadStoreFile(Disk& disk, const std::string& shelf) {
-  const std::string path = JoinPath(shelf, kStoreFileName);
-  TS_ASSIGN_OR_RETURN(const PathInfo info, disk.Stat(path));
-  if (info.kind == PathInfo::Kind::kAbsent) {
-    TS_ASSIGN_OR_RETURN(const PathInfo directory, disk.Stat(shelf));
-    const char* what = directory.kind == PathInfo::Kind::kAbsent      ? "nothing is there"
-                       : directory.kind == PathInfo::Kind::kDirectory ? "the directory has no STORE file"
-                                                                      : "it is not a directory";
-    return absl::NotFoundError(absl::StrCat("no store at ", shelf, ": ", what));
-  }
-  TS_ASSIGN_OR_RETURN(const std::string text, ReadFile(disk, path, kStoreFileBytesMax));
-  auto parsed = ParseStoreFile(text);
-  if (!parsed.ok()) return Annotate(parsed.status(), path);
-  return parsed;
-}
-
 absl::StatusOr<FoundFile> OpenDataFile(Disk& disk, const std::string& path, const std::string& directory,
                                        const Uuid& store_uuid, bool writable) {
   FoundFile found;
@@ -68,6 +52,22 @@ std::string JoinPath(const std::string& directory, const std::string& name) {
 }
 
 std::string DataFileName(uint32_t file_id) { return absl::StrFormat("%08d.tsd", file_id); }
+
+absl::StatusOr<StoreFile> ReadStoreFile(Disk& disk, const std::string& shelf) {
+  const std::string path = JoinPath(shelf, kStoreFileName);
+  TS_ASSIGN_OR_RETURN(const PathInfo info, disk.Stat(path));
+  if (info.kind == PathInfo::Kind::kAbsent) {
+    TS_ASSIGN_OR_RETURN(const PathInfo directory, disk.Stat(shelf));
+    const char* what = directory.kind == PathInfo::Kind::kAbsent      ? "nothing is there"
+                       : directory.kind == PathInfo::Kind::kDirectory ? "the directory has no STORE file"
+                                                                      : "it is not a directory";
+    return absl::NotFoundError(absl::StrCat("no store at ", shelf, ": ", what));
+  }
+  TS_ASSIGN_OR_RETURN(const std::string text, ReadFile(disk, path, kStoreFileBytesMax));
+  auto parsed = ParseStoreFile(text);
+  if (!parsed.ok()) return Annotate(parsed.status(), path);
+  return parsed;
+}
 
 absl::StatusOr<ShelfFiles> FindShelfFiles(Disk& disk, const std::string& shelf, const FindOptions& options) {
   ShelfFiles found;

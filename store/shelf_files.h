@@ -24,6 +24,7 @@ inline constexpr char kLockFileName[] = "LOCK";
 inline constexpr char kIndexName[] = "index";
 inline constexpr char kBallastName[] = "index.ballast";
 inline constexpr char kFreemapName[] = "freemap";
+inline constexpr char kCountersName[] = "counters";  // of the process that writes, while it does
 
 std::string JoinPath(const std::string& directory, const std::string& name);
 std::string DataFileName(uint32_t file_id);  // "00000001.tsd"
@@ -47,6 +48,9 @@ struct FindOptions {
   bool writable = false;
   bool skip_damaged = false;  // degraded opens: a data file whose label cannot be read counts as missing
 };
+
+// NotFound: no store there.
+absl::StatusOr<StoreFile> ReadStoreFile(Disk& disk, const std::string& shelf);
 
 // NotFound: no store there. DataLoss: a label that is damaged, foreign, under another file's name or there twice, and a
 // file that is not as long as its label says; each with its own message.

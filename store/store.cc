@@ -5,6 +5,7 @@
 
 #include "engine/foundation/little_endian.h"
 #include "engine/foundation/status_macros.h"
+#include "store/live_page.h"
 #include "store/space_map.h"
 #include "store/store_core.h"
 
@@ -160,6 +161,8 @@ absl::Status Store::CatchUp() { return core_->CatchUp(); }
 const std::string& Store::path() const { return core_->path(); }
 StoreInfo Store::info() const { return core_->info(); }
 StoreStats Store::stats() const { return core_->stats(); }
+LivePage Store::live_page() const { return core_->live_page(); }
+absl::Status Store::counters_status() const { return core_->counters_status(); }
 const std::shared_ptr<MemoryPool>& Store::memory_pool() const { return core_->memory_pool(); }
 
 }  // namespace tensorshelf

@@ -38,6 +38,7 @@ namespace tensorshelf {
 
 class Store;
 class StoreCore;
+struct LivePage;  // store/live_page.h
 struct SpaceMap;  // store/space_map.h
 
 // What must hold of a name when the commit is evaluated; else the whole transaction fails with kPrecondition.
@@ -192,7 +193,8 @@ struct StoreStats {
   uint64_t leased_objects = 0;
   uint64_t commits = 0, commit_groups = 0, syncs = 0;
   uint64_t puts = 0, put_bytes = 0, unchanged_puts = 0;
-  uint64_t reads = 0, read_bytes = 0, reread_blocks = 0, corrupt_blocks = 0;
+  uint64_t reads = 0, read_bytes = 0;  // that succeeded
+  uint64_t reread_blocks = 0, corrupt_blocks = 0;
   uint64_t waiting_commits = 0;
   IoEngineStats io;
   MemoryPool::Stats pool;
@@ -267,6 +269,11 @@ class Store {
   const std::string& path() const;
   StoreInfo info() const;
   StoreStats stats() const;
+  // All counters with their latencies, of this moment: what a writer shows to other processes in `<path>/counters`.
+  // Zeros once the store is closed.
+  LivePage live_page() const;
+  // OK: other processes can see them. Else why not: a reader, a disk without room.
+  absl::Status counters_status() const;
   // Memory for results: page-aligned, huge pages, recycled; reads into it are not copied. Never null; lives as long as
   // any piece of it.
   const std::shared_ptr<MemoryPool>& memory_pool() const;

@@ -57,12 +57,14 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
           .sequence = &commit_sequence_,
           .check_index_room = [this](uint64_t bytes, bool only_deletes) { return CheckIndexRoom(bytes, only_deletes); },
           .super = super_,
+          .meters = &meters_,
           .idle_witness_ms = options_.idle_witness_ms},
       std::move(counts));
   if (options_.background_fill) {
     fill_ = std::make_unique<BackgroundFill>(devices_.get(), allocator_.get(),
                                              [this] { return queue_->idle_ms() > options_.idle_witness_ms; });
   }
+  ShowCounters();
 }
 
 absl::Status StoreCore::CheckUsable() const {
@@ -120,7 +122,13 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
     }
   }
   const auto may_skip = [&](const PutItem& item) { return !names_move && put_before.insert(item.name).second; };
-  TS_ASSIGN_OR_RETURN(auto staged, stager_->Stage(items, transaction.request.ops.empty(), may_skip));
+  const uint64_t begun_ns = SteadyNanoseconds();
+  auto staging = stager_->Stage(items, transaction.request.ops.empty(), may_skip);
+  if (!staging.ok()) {
+    meters_.CountError(Operation::kPut);
+    return staging.status();
+  }
+  std::vector<StagedObject> staged = *std::move(staging);
   transaction.request.ops.reserve(transaction.request.ops.size() + staged.size());
   for (StagedObject& object : staged) {
     CommitOp op;
@@ -131,6 +139,8 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
   uint64_t bytes = 0;
   for (const PutItem& item : items) bytes += item.bytes.size();
   put_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  transaction.staged_bytes += bytes;
+  transaction.staged_ns += SteadyNanoseconds() - begun_ns;
   return absl::OkStatus();
 }
 
@@ -140,7 +150,30 @@ absl::StatusOr<CommitResult> StoreCore::Commit(Transaction::State& transaction) 
   if (std::exchange(transaction.committed, true)) {
     return absl::FailedPreconditionError("the transaction was committed already");
   }
-  return CommitUnlocked(transaction.request);
+  return CommitCounted(transaction);
+}
+
+absl::StatusOr<CommitResult> StoreCore::CommitCounted(Transaction::State& transaction) {
+  const CommitRequest& request = transaction.request;
+  uint64_t puts = 0;
+  bool only_deletes = true;
+  for (const CommitOp& op : request.ops) {
+    puts += op.kind == CommitOp::Kind::kPut ? 1 : 0;
+    only_deletes &= op.kind == CommitOp::Kind::kDelete || op.kind == CommitOp::Kind::kDeletePrefix ||
+                    op.kind == CommitOp::Kind::kRequire;
+  }
+  const Operation operation = puts > 0 ? Operation::kPut : only_deletes ? Operation::kDelete : Operation::kNames;
+  const bool changes_nothing = request.ops.empty();
+  const uint64_t begun_ns = SteadyNanoseconds();
+  absl::StatusOr<CommitResult> result = CommitUnlocked(transaction.request);
+  if (changes_nothing) return result;
+  if (!result.ok()) {
+    meters_.CountError(operation);
+  } else {
+    meters_.Count(operation, puts > 0 ? puts : result->names_changed, transaction.staged_bytes,
+                  transaction.staged_ns + SteadyNanoseconds() - begun_ns);
+  }
+  return result;
 }
 
 // Puts of ephemeral names alone need no commit: they go into the table at once, and never wait for a sync.
@@ -247,11 +280,14 @@ absl::StatusOr<Object> StoreCore::Find(const std::string& name, const View* view
   TS_RETURN_IF_ERROR(CheckView(view));
   TS_RETURN_IF_ERROR(ValidateName(name));
   TS_RETURN_IF_ERROR(FollowWriter(/*now=*/false));
+  OperationTimer timer(meters_, Operation::kFind);
   absl::StatusOr<Object> found = FindLeased(name, view);
   if (absl::IsNotFound(found.status()) && index_mode_ == Index::Mode::kBesideWriter && view == nullptr) {
     TS_RETURN_IF_ERROR(FollowWriter(/*now=*/true));
     found = FindLeased(name, view);
   }
+  // That a name is not there is an answer.
+  timer.End(absl::IsNotFound(found.status()) ? absl::OkStatus() : found.status(), 1, 0);
   return found;
 }
 
@@ -279,14 +315,19 @@ absl::StatusOr<std::vector<Object>> StoreCore::FindMany(std::span<const std::str
     }
     return objects;
   };
-  if (own == nullptr) return find_all(view);
+  OperationTimer timer(meters_, Operation::kFind);
+  const auto counted = [&](absl::StatusOr<std::vector<Object>> objects) {
+    timer.End(absl::IsNotFound(objects.status()) ? absl::OkStatus() : objects.status(), names.size(), 0);
+    return objects;
+  };
+  if (own == nullptr) return counted(find_all(view));
   // From the record cache while no commit happens; else from the snapshot.
   const uint64_t before = commit_sequence_.load();
   if (before % 2 == 0 && index_mode_ != Index::Mode::kBesideWriter) {
     auto objects = find_all(nullptr);
-    if (commit_sequence_.load() == before) return objects;
+    if (commit_sequence_.load() == before) return counted(std::move(objects));
   }
-  return find_all(own.get());
+  return counted(find_all(own.get()));
 }
 
 absl::StatusOr<bool> StoreCore::Contains(const std::string& name, const View* view) {
@@ -302,6 +343,7 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
   std::vector<ReadItem> items;
   items.reserve(requests.size());
   uint64_t bytes = 0;
+  bool whole = true;
   for (const ReadRequest& request : requests) {
     const Object& object = *request.object;
     if (object.core_.get() != this) {
@@ -313,10 +355,11 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
                      .offset = request.offset,
                      .to = request.to});
     bytes += request.to.size();
+    whole &= request.to.size() == object.record_->logical_bytes;
   }
-  reads_.fetch_add(requests.size(), std::memory_order_relaxed);
-  read_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  OperationTimer timer(meters_, whole ? Operation::kGet : Operation::kSlice);
   const absl::Status status = reader_->Read(items, options.verify, options.priority);
+  timer.End(status, requests.size(), bytes);
   if (status.ok()) return status;
   if (index_mode_ == Index::Mode::kBesideWriter && absl::IsDataLoss(status)) {
     // A reader in another process holds no lease: the writer may have reused the space. Only damage to an object that
@@ -456,6 +499,7 @@ absl::Status StoreCore::Close() {
   absl::WriterMutexLock lock(&lifecycle_);
   if (std::exchange(closed_, true)) return absl::OkStatus();
   absl::Status status;
+  live_file_.reset();
   if (queue_ != nullptr) {
     fill_.reset();
     queue_->Stop();

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -25,7 +26,10 @@
 #include "store/ephemeral_table.h"
 #include "store/extent_allocator.h"
 #include "store/lease_table.h"
+#include "store/live_file.h"
+#include "store/operation_meters.h"
 #include "store/parked_space.h"
+#include "store/process_identity.h"
 #include "store/read_guard.h"
 #include "store/reader.h"
 #include "store/shelf_files.h"
@@ -46,6 +50,8 @@ struct Transaction::State {
   std::shared_ptr<StoreCore> core;
   CommitRequest request;
   bool committed = false;
+  uint64_t staged_bytes = 0;
+  uint64_t staged_ns = 0;  // how long its puts took
 };
 
 // The path as stored and compared everywhere: absolute, without . and .. and without a slash at the end.
@@ -81,6 +87,8 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   absl::Status CatchUp();
   StoreInfo info();
   StoreStats stats();
+  LivePage live_page();
+  absl::Status counters_status();
 
   void Release(uint64_t generation) { leases_.Release(generation); }
   bool forked() const { return getpid() != pid_; }
@@ -106,6 +114,10 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   void Reclaim();
   void StartWriting(CommitQueue::Counts counts);
   absl::Status WriteFreemap(const CommitQueue::Counts& counts);
+  absl::StatusOr<CommitResult> CommitCounted(Transaction::State& transaction) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  LivePage SampleCounters() const;
+  void PrepareCounters();
+  void ShowCounters();
 
   std::string path_;
   StoreOptions options_;
@@ -136,7 +148,13 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::unique_ptr<CommitQueue> queue_;
   std::unique_ptr<BackgroundFill> fill_;
 
-  std::atomic<uint64_t> puts_{0}, put_bytes_{0}, unchanged_puts_{0}, reads_{0}, read_bytes_{0};
+  std::atomic<uint64_t> puts_{0}, put_bytes_{0}, unchanged_puts_{0};
+  OperationMeters meters_;
+  std::string holder_text_;  // in the shelf's LOCK; empty in a reader
+  int64_t opened_ns_ = 0;
+  ProcessStart process_;
+  std::map<Uuid, std::string> tiers_;  // of the devices
+  std::unique_ptr<LiveFile> live_file_;  // null in a reader, and on a disk that is not the machine's own
 
   absl::Mutex lifecycle_;
   bool closed_ ABSL_GUARDED_BY(lifecycle_) = false;

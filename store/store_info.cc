@@ -126,8 +126,11 @@ StoreStats StoreCore::stats() {
   stats.puts = puts_.load();
   stats.put_bytes = put_bytes_.load();
   stats.unchanged_puts = unchanged_puts_.load();
-  stats.reads = reads_.load();
-  stats.read_bytes = read_bytes_.load();
+  for (const Operation operation : {Operation::kGet, Operation::kSlice}) {
+    const OperationCounts reads = meters_.Read(operation);
+    stats.reads += reads.items;
+    stats.read_bytes += reads.bytes;
+  }
   stats.reread_blocks = reader_->reread_blocks();
   stats.corrupt_blocks = reader_->corrupt_blocks();
   stats.io = devices_->io_stats();

@@ -147,6 +147,7 @@ void DefineStore(py::module_& module) {
       .def("copy", [](const StorePointer& self,
                       const py::object& value) { return CopyOf(*self->store().memory_pool(), value); })
       .def("stats", [](const StorePointer& self) { return StatsOf(*self); })
+      .def("metrics", [](const StorePointer& self) { return MetricsOf(*self); })
       .def("info", [](const StorePointer& self) { return InfoOf(*self); });
 
   py::class_<ViewHandle, std::shared_ptr<ViewHandle>>(module, "View")

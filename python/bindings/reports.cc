@@ -10,6 +10,8 @@
 #include "python/bindings/waiting.h"
 #include "python/libtorch/pooled_tensor.h"
 #include "store/dtype.h"
+#include "store/live_page.h"
+#include "store/prometheus_text.h"
 
 namespace py = pybind11;
 
@@ -112,6 +114,66 @@ py::dict ToDict(const Index::Stats& index) {
   return dict;
 }
 
+void AddLatency(const LatencyCounts& latency, py::dict& dict) {
+  const bool any = latency.count() > 0;
+  const auto microseconds = [&](double ns) { return any ? py::object(py::float_(ns / 1e3)) : py::object(py::none()); };
+  dict["count"] = latency.count();
+  dict["p50_us"] = microseconds(latency.QuantileNs(0.5));
+  dict["p99_us"] = microseconds(latency.QuantileNs(0.99));
+  dict["max_us"] = microseconds(static_cast<double>(latency.max_ns));
+  dict["mean_us"] = microseconds(latency.mean_ns());
+}
+
+py::dict OperationsOf(const LivePage& page) {
+  py::dict operations;
+  for (size_t i = 0; i < kOperationCount; ++i) {
+    const LiveOperation& operation = page.operations[i];
+    py::dict dict;
+    AddLatency(operation.latency, dict);
+    dict["items"] = operation.items;
+    dict["bytes"] = operation.bytes;
+    dict["errors"] = operation.errors;
+    operations[NameOf(static_cast<Operation>(i))] = dict;
+  }
+  return operations;
+}
+
+py::list DevicesOf(const LivePage& page) {
+  py::list devices;
+  for (const LiveDevice& device : page.used_devices()) {
+    py::dict dict, reads, writes;
+    AddLatency(device.read_latency, reads);
+    AddLatency(device.write_latency, writes);
+    dict["device_uuid"] = Hex(device.uuid);
+    dict["tier"] = TextOf(device.tier);
+    dict["capacity"] = device.capacity;
+    dict["live"] = device.live;
+    dict["free"] = device.free;
+    dict["read_ops"] = device.read_ops;
+    dict["write_ops"] = device.write_ops;
+    dict["read_bytes"] = device.read_bytes;
+    dict["write_bytes"] = device.write_bytes;
+    dict["staged_bytes"] = device.staged_bytes;
+    dict["resubmitted_ops"] = device.resubmitted_ops;
+    dict["failed_ops"] = device.failed_ops;
+    dict["in_flight_ops"] = device.in_flight_ops;
+    dict["waiting_blocks"] = device.waiting_blocks;
+    dict["reads"] = reads;
+    dict["writes"] = writes;
+    devices.append(dict);
+  }
+  return devices;
+}
+
+py::dict StagingOf(const LiveGauges& gauges) {
+  py::dict dict;
+  dict["buffers"] = gauges.arena_buffers;
+  dict["free_buffers"] = gauges.arena_free_buffers;
+  dict["waiting"] = gauges.arena_waiting;
+  dict["buffer_size"] = gauges.arena_buffer_size;
+  return dict;
+}
+
 }  // namespace
 
 py::dict DescribeObject(const ObjectHandle& handle) {
@@ -143,8 +205,12 @@ py::dict DescribeObject(const ObjectHandle& handle) {
 py::dict StatsOf(StoreHandle& handle) {
   Store& store = handle.store();
   StoreStats stats;
+  LivePage page;
+  absl::Status shown;
   ThrowIfError(WaitHere([&] {
     stats = store.stats();
+    page = store.live_page();
+    shown = store.counters_status();
     return absl::OkStatus();
   }));
   handle.notices().Deliver();
@@ -167,7 +233,22 @@ py::dict StatsOf(StoreHandle& handle) {
   dict["io"] = ToDict(stats.io);
   dict["pool"] = ToDict(stats.pool);
   dict["index"] = ToDict(stats.index);
+  dict["operations"] = OperationsOf(page);
+  dict["devices"] = DevicesOf(page);
+  dict["staging"] = StagingOf(page.gauges);
+  dict["open_views"] = page.gauges.open_views;
+  dict["counters_hidden"] = shown.ok() ? py::object(py::none()) : py::str(std::string(shown.message()));
   return dict;
+}
+
+std::string MetricsOf(StoreHandle& handle) {
+  Store& store = handle.store();
+  std::string text;
+  ThrowIfError(WaitHere([&] {
+    text = PrometheusText(store.live_page());
+    return absl::OkStatus();
+  }));
+  return text;
 }
 
 py::dict InfoOf(StoreHandle& handle) {

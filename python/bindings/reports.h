@@ -5,12 +5,15 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "python/bindings/handles.h"
 
 namespace tensorshelf {
 
 pybind11::dict DescribeObject(const ObjectHandle& object);
 pybind11::dict StatsOf(StoreHandle& store);
+std::string MetricsOf(StoreHandle& store);  // for Prometheus
 pybind11::dict InfoOf(StoreHandle& store);
 
 }  // namespace tensorshelf

@@ -479,8 +479,25 @@ class Store(Reader, MutableMapping):
         """Counters since the store was opened, and space by state; bytes where the name does not say otherwise.
 
         ``names`` and ``objects`` are None where they are not counted (readers).
+
+        operations       by name: put, get, slice, find, delete, names (renames and clones), commit (a group of
+                         transactions), sync, index_write. Each: ``count`` of calls that succeeded, ``errors`` of
+                         others, ``items`` (objects), ``bytes``, and latencies ``p50_us``, ``p99_us``, ``max_us``,
+                         ``mean_us``, exact to within a half of themselves; None without any
+        devices          each: ``device_uuid``, ``tier``, space, bytes and transfers (``..._ops``) since the opening,
+                         ``in_flight_ops`` and ``waiting_blocks`` now, ``reads`` and ``writes``: latencies of transfers
+        staging          buffers of the arena, free ones, and threads that wait for one
+        counters_hidden  None while other processes can see these numbers (``tensorshelf watch``), else why not: a
+                         reader, a disk without room
         """
         return self._source()[0].stats()
+
+    def metrics(self) -> str:
+        """The numbers of ``stats`` as a page for Prometheus, to be served as ``text/plain; version=0.0.4``.
+
+        Every series is named ``tensorshelf_...`` and has the label ``store``, the uuid. Latencies are histograms.
+        """
+        return self._source()[0].metrics()
 
     def info(self) -> dict[str, Any]:
         """What the store is: path, uuid, format, commit, epoch, writer, data files."""

@@ -219,6 +219,7 @@ TEST_F(CliEndToEnd, LookingChangesNothing) {
   EXPECT_EQ(Call({"rm", shelf(), "scale", "--dry-run"}).status, 0);
   EXPECT_EQ(Call({"relocate", shelf(), "--dry-run"}).status, 0);
   EXPECT_EQ(Call({"index", "salvage", shelf(), "--dry-run"}).status, 0);
+  EXPECT_EQ(Call({"watch", shelf()}).status, 8) << "nobody writes to it";
   EXPECT_EQ(Fingerprint(shelf_), before);
 }
 

@@ -47,7 +47,8 @@ const std::vector<std::vector<std::string>> kVerbs = {{"cat"},
                                                       {"index", "restore"},
                                                       {"index", "salvage"},
                                                       {"grow"},
-                                                      {"relocate"}};
+                                                      {"relocate"},
+                                                      {"watch"}};
 
 class Documentation : public ::testing::TestWithParam<std::vector<std::string>> {};
 

@@ -12,6 +12,7 @@
 #include "engine/foundation/hash.h"
 #include "index/record_codec.h"
 #include "store/extent_allocator.h"
+#include "store/operation_meters.h"
 #include "store/trailer.h"
 
 namespace tensorshelf {
@@ -65,6 +66,16 @@ void BM_DecodeRecord(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(DecodeRecord(std::as_bytes(std::span(row))));
 }
 BENCHMARK(BM_DecodeRecord)->Arg(1)->Arg(64);
+
+// What every operation pays for being counted and timed; several threads count the same one.
+void BM_CountOperation(benchmark::State& state) {
+  static OperationMeters meters;
+  for (auto _ : state) {
+    OperationTimer timer(meters, Operation::kGet);
+    timer.End(absl::OkStatus(), 1, 4096);
+  }
+}
+BENCHMARK(BM_CountOperation)->Threads(1)->Threads(2);
 
 // Replaces random objects in a store that is nine tenths full of them.
 void BM_ReserveAndFree(benchmark::State& state) {

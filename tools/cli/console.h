@@ -13,13 +13,14 @@
 namespace tensorshelf::cli {
 
 struct Console {
-  std::ostream& out;           // results
-  std::ostream& err;           // errors, notes, progress
-  bool progress = false;       // err is a terminal
-  bool colour = false;         // out is a terminal and NO_COLOR is not set
-  bool terminal = false;       // out is a terminal
-  std::istream* in = nullptr;  // a terminal where a person can be asked; null: nobody can
-  size_t columns = 80;         // of the terminal
+  std::ostream& out;                  // results
+  std::ostream& err;                  // errors, notes, progress
+  bool progress = false;              // err is a terminal
+  bool colour = false;                // out is a terminal and NO_COLOR is not set
+  bool terminal = false;              // out is a terminal
+  std::istream* in = nullptr;         // a terminal where a person can be asked; null: nobody can
+  size_t columns = 80;                // of the terminal
+  size_t (*ask_columns)() = nullptr;  // asks it again, for what is redrawn; null: columns stays
 };
 
 // As e2fsck's. kRepaired and kDamage may come together, as 5.

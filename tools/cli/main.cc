@@ -7,6 +7,15 @@
 #include "engine/foundation/lock_order_checks.h"
 #include "tools/cli/run.h"
 
+namespace {
+
+size_t TerminalColumns() {
+  winsize window{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   tensorshelf::TurnOffLockOrderChecks();
   std::ios::sync_with_stdio(false);
@@ -16,9 +25,9 @@ int main(int argc, char** argv) {
   console.terminal = isatty(STDOUT_FILENO) == 1;
   console.colour = console.terminal && (no_colour == nullptr || *no_colour == '\0');
   if (isatty(STDIN_FILENO) == 1) console.in = &std::cin;
-  winsize window{};
-  if (console.terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
-    console.columns = window.ws_col;
+  if (console.terminal) {
+    console.ask_columns = &TerminalColumns;
+    console.columns = TerminalColumns();
   }
   return tensorshelf::cli::Run(argc, argv, console);
 }

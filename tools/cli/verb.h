@@ -43,6 +43,7 @@ Verb AddRelocate(CLI::App& app);
 Verb AddRm(CLI::App& app);
 Verb AddStat(CLI::App& app);
 Verb AddVerify(CLI::App& app);
+Verb AddWatch(CLI::App& app);
 
 }  // namespace tensorshelf::cli
 

@@ -1,0 +1,21 @@
+#include "store/operation_meters.h"
+
+namespace tensorshelf {
+
+const char* NameOf(Operation operation) {
+  static constexpr std::array<const char*, kOperationCount> kNames = {
+      "put", "get", "slice", "find", "delete", "names", "commit", "sync", "index_write"};
+  return kNames[static_cast<size_t>(operation)];
+}
+
+OperationCounts OperationMeters::Read(Operation operation) const {
+  const Meter& meter = meters_[static_cast<size_t>(operation)];
+  OperationCounts counts{.items = meter.items_beyond_calls.load(std::memory_order_relaxed),
+                         .bytes = meter.bytes.load(std::memory_order_relaxed),
+                         .errors = meter.errors.load(std::memory_order_relaxed),
+                         .latency = meter.latency.Read()};
+  counts.items += counts.latency.count();
+  return counts;
+}
+
+}  // namespace tensorshelf

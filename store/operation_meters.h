@@ -1,0 +1,85 @@
+// Counts and latencies of what an open store does, by operation.
+
+#ifndef TENSORSHELF_STORE_OPERATION_METERS_H_
+#define TENSORSHELF_STORE_OPERATION_METERS_H_
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "engine/foundation/latency_histogram.h"
+
+namespace tensorshelf {
+
+// The numbers are those of the page (store/live_page.h): new ones come at the end.
+enum class Operation : uint32_t {
+  kPut,         // a transaction with puts, from staging the first to the end of its commit, without what lies between
+  kGet,         // a read of whole objects
+  kSlice,       // a read with a part of an object in it
+  kFind,        // a lookup of a name
+  kDelete,      // a transaction that only deletes
+  kNames,       // any other transaction without puts: renames, clones
+  kCommit,      // a group of transactions, by the commit thread
+  kSync,        // fdatasync of the files that a commit touched, in parallel
+  kIndexWrite,  // a synced batch of the index
+};
+inline constexpr size_t kOperationCount = 9;
+
+// "put", "index_write"
+const char* NameOf(Operation operation);
+
+struct OperationCounts {
+  uint64_t items = 0;     // objects; of a commit transactions, of a sync files, of an index write 1
+  uint64_t bytes = 0;     // of tensors; of an index write, of its batch
+  uint64_t errors = 0;    // calls that failed; nothing else is counted of them
+  LatencyCounts latency;  // its count is that of the calls
+};
+
+// Thread-safe and lock-free; relaxed, as LatencyHistogram.
+class OperationMeters {
+ public:
+  void Count(Operation operation, uint64_t items, uint64_t bytes, uint64_t nanoseconds) {
+    Meter& meter = meters_[static_cast<size_t>(operation)];
+    if (items != 1) meter.items_beyond_calls.fetch_add(items - 1, std::memory_order_relaxed);
+    if (bytes > 0) meter.bytes.fetch_add(bytes, std::memory_order_relaxed);
+    meter.latency.Record(nanoseconds);
+  }
+  void CountError(Operation operation) {
+    meters_[static_cast<size_t>(operation)].errors.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  OperationCounts Read(Operation operation) const;
+
+ private:
+  // A line of its own for what is written together; the buckets follow.
+  struct alignas(64) Meter {
+    // Most calls are about one object, so that this is seldom written. Less than one is added modulo 2^64.
+    std::atomic<uint64_t> items_beyond_calls{0};
+    std::atomic<uint64_t> bytes{0}, errors{0};
+    LatencyHistogram latency;
+  };
+  std::array<Meter, kOperationCount> meters_;
+};
+
+// Counts one operation from here on. Confined to one thread.
+class OperationTimer {
+ public:
+  OperationTimer(OperationMeters& meters, Operation operation)
+      : meters_(meters), operation_(operation), begun_ns_(SteadyNanoseconds()) {}
+
+  void End(const absl::Status& status, uint64_t items, uint64_t bytes) {
+    if (!status.ok()) return meters_.CountError(operation_);
+    meters_.Count(operation_, items, bytes, SteadyNanoseconds() - begun_ns_);
+  }
+
+ private:
+  OperationMeters& meters_;
+  const Operation operation_;
+  const uint64_t begun_ns_;
+};
+
+}  // namespace tensorshelf
+
+#endif  // TENSORSHELF_STORE_OPERATION_METERS_H_
