@@ -265,9 +265,18 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
       if (!op.staged.ephemeral) op.staged.space.BecomeState(SpaceState::kLive);
     }
   }
+  // First the new ones, then the dropped: an object that came and went in one group is not kept.
+  if (context_.memory_tier != nullptr) {
+    for (CommitRequest* request : accepted) {
+      for (CommitOp& op : request->ops) {
+        if (op.memory.role() == MemoryTier::Claim::Role::kFill) context_.memory_tier->Publish(op.memory);
+      }
+    }
+  }
   context_.published->store(commit, std::memory_order_seq_cst);
   for (const auto& record : evaluator.dropped()) {
     context_.parked->Park(record->generation, commit, ExtentsOf(*record));
+    if (context_.memory_tier != nullptr) context_.memory_tier->Drop(record->generation);
   }
   for (const std::string& name : evaluator.ephemeral_deletes()) context_.ephemeral->Delete(name);
   for (const auto& [name, staged] : evaluator.ephemeral_puts()) {

@@ -30,6 +30,7 @@
 #include "store/device_set.h"
 #include "store/ephemeral_table.h"
 #include "store/extent_allocator.h"
+#include "store/memory_tier.h"
 #include "store/operation_meters.h"
 #include "store/parked_space.h"
 #include "store/stager.h"
@@ -58,6 +59,7 @@ class CommitQueue {
     ExtentAllocator* allocator = nullptr;
     ParkedSpace* parked = nullptr;
     EphemeralTable* ephemeral = nullptr;
+    MemoryTier* memory_tier = nullptr;  // null: none
     Stager* stager = nullptr;
     WriteLatch* latch = nullptr;
     std::atomic<uint64_t>* published = nullptr;  // written here alone, seq_cst

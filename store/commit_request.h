@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/notification.h"
+#include "store/memory_tier.h"
 #include "store/staged_object.h"
 #include "store/store.h"
 
@@ -16,8 +17,9 @@ namespace tensorshelf {
 struct CommitOp {
   enum class Kind { kPut, kDelete, kRename, kClone, kDeletePrefix, kRenamePrefix, kClonePrefix, kRequire };
   Kind kind = Kind::kPut;
-  StagedObject staged;  // kPut
-  std::string name;     // or the prefix; the source of kRename and kClone
+  StagedObject staged;       // kPut
+  MemoryTier::Claim memory;  // kPut: the bytes in the memory tier, if there is room, to be published with the commit
+  std::string name;          // or the prefix; the source of kRename and kClone
   std::string to;
   bool missing_ok = false;    // kDelete
   bool replace = false;       // kRename, kClone and their prefix forms

@@ -59,7 +59,10 @@ std::vector<std::pair<std::string, uint64_t>> EphemeralTable::List(const std::st
   return list;
 }
 
-void EphemeralTable::DropLocked(const std::shared_ptr<const ObjectRecord>& record) { dropped_.push_back(record); }
+void EphemeralTable::DropLocked(const std::shared_ptr<const ObjectRecord>& record) {
+  dropped_.push_back(record);
+  if (memory_tier_ != nullptr) memory_tier_->Drop(record->generation);
+}
 
 void EphemeralTable::ReclaimLocked() {
   std::erase_if(dropped_, [this](const std::shared_ptr<const ObjectRecord>& record) {

@@ -18,6 +18,7 @@
 #include "index/record.h"
 #include "store/extent_allocator.h"
 #include "store/lease_table.h"
+#include "store/memory_tier.h"
 #include "store/staged_object.h"
 
 namespace tensorshelf {
@@ -25,7 +26,9 @@ namespace tensorshelf {
 // Thread-safe.
 class EphemeralTable {
  public:
-  EphemeralTable(ExtentAllocator* allocator, LeaseTable* leases) : allocator_(allocator), leases_(leases) {}
+  // `memory_tier` is told of dropped objects; null: there is none.
+  EphemeralTable(ExtentAllocator* allocator, LeaseTable* leases, MemoryTier* memory_tier)
+      : allocator_(allocator), leases_(leases), memory_tier_(memory_tier) {}
 
   // Publishes all of `staged` under their names or, when `check` refuses one, none; replaces older ephemeral objects.
   // `check` runs under the table's lock, so that a durable name that is committed at the same time either is seen by it
@@ -53,8 +56,9 @@ class EphemeralTable {
 
   ExtentAllocator* const allocator_;
   LeaseTable* const leases_;
+  MemoryTier* const memory_tier_;
   std::atomic<size_t> size_{0};
-  mutable absl::Mutex mutex_;  // before the allocator's and the lease table's
+  mutable absl::Mutex mutex_;  // before the allocator's, the lease table's and the memory tier's
   absl::btree_map<std::string, std::shared_ptr<const ObjectRecord>> names_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<const ObjectRecord>> dropped_ ABSL_GUARDED_BY(mutex_);
 };

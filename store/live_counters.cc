@@ -57,6 +57,14 @@ void SetIndex(LiveGauges& gauges, const Index::Stats& index) {
   gauges.index_size = index.file_bytes;
 }
 
+void SetTier(LiveGauges& gauges, const MemoryTierStats& tier) {
+  gauges.memory_capacity = tier.capacity;
+  gauges.memory_size = tier.held_bytes;
+  gauges.memory_leased = tier.leased_bytes;
+  gauges.memory_hits = tier.hits;
+  gauges.memory_misses = tier.misses;
+}
+
 }  // namespace
 
 // Takes no lock of the store: the thread that shows the counters calls it until Close has ended that thread, before any
@@ -92,6 +100,7 @@ LivePage StoreCore::SampleCounters() const {
   gauges.corrupt_blocks = reader_->corrupt_blocks();
   SetMemory(gauges, devices_->arena(), devices_->pool()->stats());
   SetIndex(gauges, index_->stats());
+  if (memory_tier_ != nullptr) SetTier(gauges, memory_tier_->stats());
   for (size_t i = 0; i < kOperationCount; ++i) {
     const OperationCounts counts = meters_.Read(static_cast<Operation>(i));
     page.operations[i] = {.items = counts.items,

@@ -194,12 +194,13 @@ class StoreOpener {
     for (FoundFile& file : found_.files) files.push_back(std::move(file.file));
     TS_ASSIGN_OR_RETURN(core_->devices_, DeviceSet::Create(core_->disk_, core_->options_, std::move(files)));
     core_->reader_ = std::make_unique<Reader>(core_->devices_.get(), core_->index_.get());
-    return absl::OkStatus();
+    return core_->SetUpMemoryTier();
   }
 
   absl::Status StartReader() {
     core_->allocator_ = std::make_unique<ExtentAllocator>();  // unused but for ephemeral names, of which there are none
-    core_->ephemeral_ = std::make_unique<EphemeralTable>(core_->allocator_.get(), &core_->leases_);
+    core_->ephemeral_ = std::make_unique<EphemeralTable>(core_->allocator_.get(), &core_->leases_,
+                                                         /*memory_tier=*/nullptr);
     return absl::OkStatus();
   }
 

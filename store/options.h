@@ -54,8 +54,11 @@ struct StoreOptions {
 
   uint64_t staging_bytes = uint64_t{64} << 20;
   uint64_t result_pool_bytes = uint64_t{4} << 30;  // freed result memory kept for reuse
-  bool page_locked = true;                         // staging and results, where RLIMIT_MEMLOCK allows
-  uint64_t inline_bytes_max = 1024;                // objects up to this size live in the index
+  // The memory tier: objects that stay in memory for later reads (store/memory_tier.h). 0: none. Address space at once,
+  // memory as it is first used. AutoMemoryBytes (store/memory_budget.h) suggests a size.
+  uint64_t memory_bytes = 0;
+  bool page_locked = true;           // staging, results and the memory tier, where RLIMIT_MEMLOCK allows
+  uint64_t inline_bytes_max = 1024;  // objects up to this size live in the index
   // The same for the only object of a put: in the index it costs one sync, in a data file two.
   uint64_t lone_inline_bytes_max = 4096;
   TrailerPolicy trailers = TrailerPolicy::kLarge;

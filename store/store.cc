@@ -141,6 +141,13 @@ absl::StatusOr<bool> Store::Contains(const std::string& name, const View* view) 
 absl::Status Store::Read(std::span<const ReadRequest> requests, const ReadOptions& options) {
   return core_->Read(requests, options);
 }
+absl::StatusOr<std::vector<MemoryLease>> Store::Lease(std::span<const Object> objects, const ReadOptions& options) {
+  return core_->Lease(objects, options);
+}
+absl::Status Store::Prefetch(std::span<const std::string> names, const ReadOptions& options) {
+  return core_->Prefetch(names, options);
+}
+absl::Status Store::WaitForPrefetch() { return core_->WaitForPrefetch(); }
 absl::Status Store::Scan(const std::string& prefix, const std::string& start,
                          const std::function<bool(const std::string& name, uint64_t generation)>& visit,
                          const View* view) {

@@ -31,6 +31,7 @@
 #include "index/index.h"
 #include "index/record.h"
 #include "store/errors.h"
+#include "store/memory_lease.h"
 #include "store/metadata.h"
 #include "store/options.h"
 
@@ -62,6 +63,7 @@ struct PutItem {
   bool skip_unchanged = false;
   // True: never survives a restart, costs no sync and no index row. The name must not be a durable one.
   bool ephemeral = false;
+  CacheHint cache = CacheHint::kNone;  // whether the bytes stay in the memory tier as well, once the put is durable
 };
 
 // A found object and a lease on its bytes: they stay readable until this dies, whatever happens to the name. Movable;
@@ -111,8 +113,12 @@ struct ReadRequest {
 
 struct ReadOptions {
   // False: bytes are not compared with their sums (reads of whole blocks only save the hashing).
+  // Bytes on their way into the memory tier are always compared; those that come from it are not, a second time.
   bool verify = true;
   Priority priority = Priority::kForeground;
+  // For the memory tier (StoreOptions::memory_bytes).
+  CacheHint cache = CacheHint::kNone;
+  AccessOrder order = AccessOrder::kAny;
 };
 
 struct CommitResult {
@@ -198,6 +204,7 @@ struct StoreStats {
   uint64_t waiting_commits = 0;
   IoEngineStats io;
   MemoryPool::Stats pool;
+  MemoryTierStats memory;
   Index::Stats index;
 };
 
@@ -222,7 +229,7 @@ class Store {
   ~Store();  // as Close, without the status
 
   // Finishes every commit that is waiting, writes the witness and the freemap. Twice is fine. Objects stay valid as
-  // values.
+  // values, leases and their memory too; when some are out, a notice says so.
   absl::Status Close();
 
   // Stores durably. Put(items) is one commit.
@@ -239,6 +246,17 @@ class Store {
   // Fills every request or returns the first error; on an error the contents of `to` are unspecified, but bytes that do
   // not match their sums never stay there. Requests that lie together in a file are fetched together.
   absl::Status Read(std::span<const ReadRequest> requests, const ReadOptions& options);
+
+  // Leases of the objects' bytes in the memory tier, in order. What is not there is read into it, with one submission,
+  // and fails as Read does. A lease is empty where the tier has no room, or nothing to hold (an object without bytes,
+  // or one that lies in the index): Read serves those.
+  absl::StatusOr<std::vector<MemoryLease>> Lease(std::span<const Object> objects, const ReadOptions& options);
+  // Reads objects into the memory tier in the background, in the order of `names`, behind all other reads, and returns
+  // at once. Names that are missing, that do not fit or cannot be read are passed over; beyond 2^20 waiting names the
+  // rest is dropped. `options`: cache and order.
+  absl::Status Prefetch(std::span<const std::string> names, const ReadOptions& options);
+  // Returns when nothing of what was asked for is waiting or under way.
+  absl::Status WaitForPrefetch();
 
   // Names in byte order from `start` (inclusive) within `prefix`, until `visit` returns false. Durable and ephemeral.
   absl::Status Scan(const std::string& prefix, const std::string& start,

@@ -29,7 +29,7 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
     TS_CHECK(marked.ok());
   }
   parked_ = std::make_unique<ParkedSpace>(allocator_.get(), &leases_, &guards_);
-  ephemeral_ = std::make_unique<EphemeralTable>(allocator_.get(), &leases_);
+  ephemeral_ = std::make_unique<EphemeralTable>(allocator_.get(), &leases_, memory_tier_.get());
   stager_ = std::make_unique<Stager>(Stager::Context{
       .devices = devices_.get(),
       .allocator = allocator_.get(),
@@ -51,6 +51,7 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
           .allocator = allocator_.get(),
           .parked = parked_.get(),
           .ephemeral = ephemeral_.get(),
+          .memory_tier = memory_tier_.get(),
           .stager = stager_.get(),
           .latch = &latch_,
           .published = &published_,
@@ -130,9 +131,10 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
   }
   std::vector<StagedObject> staged = *std::move(staging);
   transaction.request.ops.reserve(transaction.request.ops.size() + staged.size());
-  for (StagedObject& object : staged) {
+  for (size_t i = 0; i < staged.size(); ++i) {
     CommitOp op;
-    op.staged = std::move(object);
+    op.memory = StageInMemory(items[i], staged[i]);
+    op.staged = std::move(staged[i]);
     transaction.request.ops.push_back(std::move(op));
   }
   puts_.fetch_add(items.size(), std::memory_order_relaxed);
@@ -182,13 +184,19 @@ absl::Status StoreCore::PublishEphemeral(CommitRequest& request, CommitResult& r
   for (CommitOp& op : request.ops) {
     staged.push_back(&op.staged);
     result.generations.push_back(op.staged.record->generation);
+    // Before the name: whoever drops the object finds it in the memory tier.
+    if (op.memory.role() == MemoryTier::Claim::Role::kFill) memory_tier_->Publish(op.memory);
   }
-  return ephemeral_->Put(staged, [&](const std::string& name) -> absl::Status {
+  const absl::Status status = ephemeral_->Put(staged, [&](const std::string& name) -> absl::Status {
     TS_ASSIGN_OR_RETURN(const auto row, index_->FindName(name));
     if (!row.has_value()) return absl::OkStatus();
     return absl::AlreadyExistsError(
         absl::StrCat(Quoted(name), " is a durable object and cannot be replaced by an ephemeral one"));
   });
+  if (!status.ok() && memory_tier_ != nullptr) {
+    for (const StagedObject* object : staged) memory_tier_->Drop(object->record->generation);
+  }
+  return status;
 }
 
 absl::StatusOr<CommitResult> StoreCore::CommitUnlocked(CommitRequest& request) {
@@ -358,9 +366,13 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
     whole &= request.to.size() == object.record_->logical_bytes;
   }
   OperationTimer timer(meters_, whole ? Operation::kGet : Operation::kSlice);
-  const absl::Status status = reader_->Read(items, options.verify, options.priority);
+  const absl::Status status = tiered_reader_ != nullptr ? tiered_reader_->Read(items, options)
+                                                        : reader_->Read(items, options.verify, options.priority);
   timer.End(status, requests.size(), bytes);
-  if (status.ok()) return status;
+  return status.ok() ? status : ReadFailed(requests, status);
+}
+
+absl::Status StoreCore::ReadFailed(std::span<const ReadRequest> requests, const absl::Status& status) {
   if (index_mode_ == Index::Mode::kBesideWriter && absl::IsDataLoss(status)) {
     // A reader in another process holds no lease: the writer may have reused the space. Only damage to an object that
     // is still there is damage.
@@ -496,6 +508,7 @@ absl::Status StoreCore::WriteFreemap(const CommitQueue::Counts& counts) {
 
 absl::Status StoreCore::Close() {
   if (forked()) return absl::OkStatus();
+  if (prefetcher_ != nullptr) prefetcher_->Stop();  // its steps take the lock
   absl::WriterMutexLock lock(&lifecycle_);
   if (std::exchange(closed_, true)) return absl::OkStatus();
   absl::Status status;
@@ -526,6 +539,8 @@ absl::Status StoreCore::Close() {
     views_.clear();
   }
   queue_.reset();
+  RetireMemoryTier();
+  tiered_reader_.reset();
   reader_.reset();
   index_.reset();
   locks_.clear();

@@ -27,14 +27,17 @@
 #include "store/extent_allocator.h"
 #include "store/lease_table.h"
 #include "store/live_file.h"
+#include "store/memory_tier.h"
 #include "store/operation_meters.h"
 #include "store/parked_space.h"
+#include "store/prefetcher.h"
 #include "store/process_identity.h"
 #include "store/read_guard.h"
 #include "store/reader.h"
 #include "store/shelf_files.h"
 #include "store/stager.h"
 #include "store/store.h"
+#include "store/tiered_reader.h"
 
 namespace tensorshelf {
 
@@ -74,6 +77,9 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   absl::StatusOr<std::vector<Object>> FindMany(std::span<const std::string> names, const View* view);
   absl::StatusOr<bool> Contains(const std::string& name, const View* view);
   absl::Status Read(std::span<const ReadRequest> requests, const ReadOptions& options);
+  absl::StatusOr<std::vector<MemoryLease>> Lease(std::span<const Object> objects, const ReadOptions& options);
+  absl::Status Prefetch(std::span<const std::string> names, const ReadOptions& options);
+  absl::Status WaitForPrefetch();
   absl::Status Scan(const std::string& prefix, const std::string& start,
                     const std::function<bool(const std::string&, uint64_t)>& visit, const View* view);
   absl::StatusOr<std::unique_ptr<View>> NewView();
@@ -108,6 +114,12 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   absl::Status PublishEphemeral(CommitRequest& request, CommitResult& result) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
   absl::Status ExplainMismatch(const ReadRequest& request, const absl::Status& status)
       ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status ReadFailed(std::span<const ReadRequest> requests, const absl::Status& status)
+      ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status SetUpMemoryTier();
+  MemoryTier::Claim StageInMemory(const PutItem& item, const StagedObject& staged);
+  Prefetcher::Step PrefetchStep(std::span<const std::string> names, const ReadOptions& options);
+  void RetireMemoryTier();
   absl::Status FollowWriter(bool now) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
   absl::Status PrepareBallast(uint64_t capacity);
   absl::Status CheckIndexRoom(uint64_t batch_bytes, bool only_deletes);
@@ -141,9 +153,12 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::atomic<uint64_t> published_{0};
   std::atomic<uint64_t> commit_sequence_{0};  // odd while a commit becomes visible
   std::unique_ptr<ParkedSpace> parked_;
+  std::unique_ptr<MemoryTier> memory_tier_;  // null: none
   std::unique_ptr<EphemeralTable> ephemeral_;
   std::unique_ptr<Stager> stager_;
   std::unique_ptr<Reader> reader_;
+  std::unique_ptr<TieredReader> tiered_reader_;  // where there is a memory tier
+  std::unique_ptr<Prefetcher> prefetcher_;       // likewise
   WriteLatch latch_;
   std::unique_ptr<CommitQueue> queue_;
   std::unique_ptr<BackgroundFill> fill_;
@@ -153,7 +168,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::string holder_text_;  // in the shelf's LOCK; empty in a reader
   int64_t opened_ns_ = 0;
   ProcessStart process_;
-  std::map<Uuid, std::string> tiers_;  // of the devices
+  std::map<Uuid, std::string> tiers_;    // of the devices
   std::unique_ptr<LiveFile> live_file_;  // null in a reader, and on a disk that is not the machine's own
 
   absl::Mutex lifecycle_;

@@ -135,6 +135,10 @@ StoreStats StoreCore::stats() {
   stats.corrupt_blocks = reader_->corrupt_blocks();
   stats.io = devices_->io_stats();
   stats.pool = devices_->pool()->stats();
+  if (memory_tier_ != nullptr) {
+    stats.memory = memory_tier_->stats();
+    stats.memory.prefetch_waiting = prefetcher_->waiting();
+  }
   stats.index = index_->stats();
   return stats;
 }

@@ -6,6 +6,7 @@
 #include "engine/foundation/status_macros.h"
 #include "python/bindings/errors.h"
 #include "python/bindings/values.h"
+#include "python/libtorch/leased_tensor.h"
 #include "python/libtorch/tensor_io.h"
 
 namespace py = pybind11;
@@ -35,7 +36,11 @@ class NewValues {
   }
 
   // Without it.
-  absl::Status Read(const ReadOptions& options, const Interrupted& interrupted) {
+  absl::Status Read(const GetSettings& settings, const Interrupted& interrupted) {
+    std::vector<MemoryLease> leases(objects_.size());
+    if (!settings.copy) {
+      TS_ASSIGN_OR_RETURN(leases, store_.Lease(objects_, settings.read));
+    }
     std::vector<ReadRequest> requests;
     requests.reserve(objects_.size());
     tensors_.reserve(objects_.size());
@@ -47,12 +52,19 @@ class NewValues {
         continue;
       }
       TS_RETURN_IF_ERROR(CheckTensorObject(object));
+      if (!leases[i].empty()) {
+        TS_ASSIGN_OR_RETURN(at::Tensor leased,
+                            LeasedTensor(std::move(leases[i]), object.record().dtype, object.record().shape));
+        tensors_.push_back(std::move(leased));
+        continue;
+      }
       TS_ASSIGN_OR_RETURN(at::Tensor tensor, results_.New(object.record().dtype, object.record().shape));
       requests.push_back({.object = &object, .offset = 0, .to = WritableBytesOf(tensor)});
       tensors_.push_back(std::move(tensor));
     }
+    if (requests.empty()) return absl::OkStatus();
     const std::shared_ptr<void> faults = results_.FaultInBehind();
-    return ReadInSteps(store_, requests, options, interrupted);
+    return ReadInSteps(store_, requests, settings.read, interrupted);
   }
 
   // With the lock.
@@ -82,11 +94,11 @@ class NewValues {
   std::vector<at::Tensor> tensors_;
 };
 
-py::list NewValuesOf(StoreHandle& store, std::span<const Object> objects, bool as_bytes, const ReadOptions& options) {
+py::list NewValuesOf(StoreHandle& store, std::span<const Object> objects, bool as_bytes, const GetSettings& settings) {
   NewValues values(store.store(), objects, as_bytes);
   values.MakeBytes();
   const absl::Status status =
-      WaitFor(SumOfBytes(objects), [&](const Interrupted& interrupted) { return values.Read(options, interrupted); });
+      WaitFor(SumOfBytes(objects), [&](const Interrupted& interrupted) { return values.Read(settings, interrupted); });
   ThrowIfError(status);
   return values.Take();
 }
@@ -136,8 +148,19 @@ absl::Status ReadInSteps(Store& store, std::span<const ReadRequest> requests, co
   return step.empty() ? absl::OkStatus() : run();
 }
 
+CacheHint CacheHintFrom(const std::string& cache) {
+  return cache == "keep" ? CacheHint::kKeep : cache == "once" ? CacheHint::kOnce : CacheHint::kNone;
+}
+
+GetSettings GetSettingsFrom(bool verify, const std::string& cache, const std::string& order, bool copy) {
+  return {.read = {.verify = verify,
+                   .cache = CacheHintFrom(cache),
+                   .order = order == "sweep" ? AccessOrder::kSweep : AccessOrder::kAny},
+          .copy = copy};
+}
+
 py::list GetValues(const std::shared_ptr<StoreHandle>& store, const py::list& names, const py::object& out,
-                   bool as_bytes, bool verify, const ViewHandle* view) {
+                   bool as_bytes, const GetSettings& settings, const ViewHandle* view) {
   Store& source = store->store();
   const View* at = view != nullptr ? view->get() : nullptr;
   const std::vector<std::string> wanted = NamesFrom(names);
@@ -147,14 +170,13 @@ py::list GetValues(const std::shared_ptr<StoreHandle>& store, const py::list& na
     return absl::OkStatus();
   });
   ThrowIfError(found);
-  const ReadOptions options{.verify = verify};
   py::list values;
   if (out.is_none()) {
-    values = NewValuesOf(*store, objects, as_bytes, options);
+    values = NewValuesOf(*store, objects, as_bytes, settings);
   } else {
     std::vector<at::Tensor> tensors;
     for (const py::handle tensor : out) tensors.push_back(TensorFrom(tensor, "out="));
-    FillTensors(*store, objects, tensors, options);
+    FillTensors(*store, objects, tensors, settings.read);
     values = py::list(out);
   }
   store->notices().Deliver();
@@ -162,7 +184,7 @@ py::list GetValues(const std::shared_ptr<StoreHandle>& store, const py::list& na
 }
 
 py::object GetValue(const std::shared_ptr<StoreHandle>& store, const std::string& name, const py::object& out,
-                    bool as_bytes, bool verify, const ViewHandle* view) {
+                    bool as_bytes, const GetSettings& settings, const ViewHandle* view) {
   Store& source = store->store();
   const View* at = view != nullptr ? view->get() : nullptr;
   Object object;
@@ -172,13 +194,12 @@ py::object GetValue(const std::shared_ptr<StoreHandle>& store, const std::string
   });
   ThrowIfError(found);
   const std::span<const Object> objects(&object, 1);
-  const ReadOptions options{.verify = verify};
   py::object value = out;
   if (out.is_none()) {
-    value = NewValuesOf(*store, objects, as_bytes, options)[0];
+    value = NewValuesOf(*store, objects, as_bytes, settings)[0];
   } else {
     const at::Tensor tensor = TensorFrom(out, "out=");
-    FillTensors(*store, objects, std::span(&tensor, 1), options);
+    FillTensors(*store, objects, std::span(&tensor, 1), settings.read);
   }
   store->notices().Deliver();
   return value;

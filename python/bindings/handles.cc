@@ -29,6 +29,7 @@ StoreOptions OptionsFrom(const py::dict& values) {
   Take(values, "degraded", &options.degraded);
   Take(values, "staging_bytes", &options.staging_bytes);
   Take(values, "result_pool_bytes", &options.result_pool_bytes);
+  Take(values, "memory_bytes", &options.memory_bytes);
   Take(values, "page_locked", &options.page_locked);
   Take(values, "inline_bytes_max", &options.inline_bytes_max);
   Take(values, "background_fill", &options.background_fill);

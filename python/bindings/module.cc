@@ -21,6 +21,7 @@
 #include "python/bindings/waiting.h"
 #include "python/libtorch/pooled_tensor.h"
 #include "store/dtype.h"
+#include "store/memory_budget.h"
 
 namespace py = pybind11;
 using py::arg;
@@ -40,12 +41,13 @@ void Wait(const StorePointer& handle, Call call) {
 }
 
 PutSettings SettingsFrom(const Metadata& metadata, const std::string& precondition, uint64_t generation,
-                         uint8_t block_log2, bool skip_unchanged, bool ephemeral) {
+                         uint8_t block_log2, bool skip_unchanged, bool ephemeral, const std::string& cache) {
   return {.metadata = metadata,
           .precondition = PreconditionFrom(precondition, generation),
           .block_log2 = block_log2,
           .skip_unchanged = skip_unchanged,
-          .ephemeral = ephemeral};
+          .ephemeral = ephemeral,
+          .cache = CacheHintFrom(cache)};
 }
 
 bool Contains(const StorePointer& handle, const std::string& name, const ViewHandle* view) {
@@ -124,14 +126,30 @@ void DefineStore(py::module_& module) {
       .def("put",
            [](const StorePointer& self, const py::list& names, const py::list& values, const Metadata& metadata,
               const std::string& precondition, uint64_t generation, uint8_t block_log2, bool skip_unchanged,
-              bool ephemeral) {
-             return PutValues(self, names, values,
-                              SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral));
+              bool ephemeral, const std::string& cache) {
+             return PutValues(
+                 self, names, values,
+                 SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral, cache));
            })
       .def("get",
            [](const StorePointer& self, const py::object& name, const py::object& out, bool as_bytes, bool verify,
-              const ViewHandle* view) { return GetValue(self, NameFrom(name), out, as_bytes, verify, view); })
-      .def("get_many", &GetValues)
+              const ViewHandle* view, const std::string& cache, const std::string& order, bool copy) {
+             return GetValue(self, NameFrom(name), out, as_bytes, GetSettingsFrom(verify, cache, order, copy), view);
+           })
+      .def("get_many",
+           [](const StorePointer& self, const py::list& names, const py::object& out, bool as_bytes, bool verify,
+              const ViewHandle* view, const std::string& cache, const std::string& order, bool copy) {
+             return GetValues(self, names, out, as_bytes, GetSettingsFrom(verify, cache, order, copy), view);
+           })
+      .def("prefetch",
+           [](const StorePointer& self, const py::list& names, const std::string& cache, const std::string& order) {
+             const std::vector<std::string> wanted = NamesFrom(names);
+             const ReadOptions options = GetSettingsFrom(/*verify=*/true, cache, order, /*copy=*/true).read;
+             Store& store = self->store();
+             ThrowIfError(WaitHere([&] { return store.Prefetch(wanted, options); }));
+           })
+      .def("wait_for_prefetch",
+           [](const StorePointer& self) { Wait(self, [](Store& store) { return store.WaitForPrefetch(); }); })
       .def("read_parts", &ReadParts)
       .def("find", [](const StorePointer& self, const py::object& name,
                       const ViewHandle* view) { return FindObject(self, NameFrom(name), view); })
@@ -165,9 +183,9 @@ void DefineTransaction(py::module_& module) {
       .def("put",
            [](TransactionHandle& self, const py::list& names, const py::list& values, const Metadata& metadata,
               const std::string& precondition, uint64_t generation, uint8_t block_log2, bool skip_unchanged,
-              bool ephemeral) {
+              bool ephemeral, const std::string& cache) {
              self.Put(names, values,
-                      SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral));
+                      SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral, cache));
            })
       .def("delete",
            [](TransactionHandle& self, Names name, bool missing_ok) {
@@ -215,6 +233,7 @@ void DefineModule(py::module_& module) {
   module.def("create", &CreateStore, arg("path"), arg("options"));
   module.def("empty", &Empty, arg("dtype"), arg("shape"));
   module.def("dtypes", &DtypeNames);
+  module.def("auto_memory", [] { return AutoMemoryBytes(); });
   DefineStore(module);
   DefineTransaction(module);
 }

@@ -25,6 +25,7 @@ PutItem ItemFrom(std::string name, const PutSettings& settings) {
   item.block_log2 = settings.block_log2;
   item.skip_unchanged = settings.skip_unchanged;
   item.ephemeral = settings.ephemeral;
+  item.cache = settings.cache;
   return item;
 }
 

@@ -25,6 +25,7 @@ struct PutSettings {
   uint8_t block_log2 = kBlockLog2;
   bool skip_unchanged = false;
   bool ephemeral = false;
+  CacheHint cache = CacheHint::kNone;
 };
 
 // Thread-safe: calls from several threads take turns.

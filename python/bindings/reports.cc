@@ -103,6 +103,28 @@ py::dict ToDict(const MemoryPool::Stats& pool) {
   return dict;
 }
 
+py::dict ToDict(const MemoryTierStats& memory) {
+  py::dict dict;
+  dict["capacity"] = memory.capacity;
+  dict["held_bytes"] = memory.held_bytes;
+  dict["objects"] = memory.objects;
+  dict["kept_objects"] = memory.kept_objects;
+  dict["hits"] = memory.hits;
+  dict["misses"] = memory.misses;
+  dict["hit_bytes"] = memory.hit_bytes;
+  dict["joined_reads"] = memory.joined_reads;
+  dict["admissions"] = memory.admissions;
+  dict["rejected"] = memory.rejected;
+  dict["evictions"] = memory.evictions;
+  dict["leases"] = memory.leases;
+  dict["leased_bytes"] = memory.leased_bytes;
+  dict["oldest_lease_seconds"] = memory.oldest_lease_s;
+  dict["prefetch_waiting"] = memory.prefetch_waiting;
+  dict["page_locked"] = memory.page_locked;
+  dict["huge_pages"] = memory.huge_pages;
+  return dict;
+}
+
 py::dict ToDict(const Index::Stats& index) {
   py::dict dict;
   dict["cache_hits"] = index.cache_hits;
@@ -232,6 +254,7 @@ py::dict StatsOf(StoreHandle& handle) {
   dict["waiting_commits"] = stats.waiting_commits;
   dict["io"] = ToDict(stats.io);
   dict["pool"] = ToDict(stats.pool);
+  dict["memory"] = ToDict(stats.memory);
   dict["index"] = ToDict(stats.index);
   dict["operations"] = OperationsOf(page);
   dict["devices"] = DevicesOf(page);

@@ -53,7 +53,7 @@ def main() -> None:
             store_model(store, layer_count)
     inputs = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))
     (inputs @ inputs.T).sum()  # starts torch's threads
-    with ts.open(options.shelf, "r", memory="32MiB", staging="16MiB") as store:
+    with ts.open(options.shelf, "r", result_pool="32MiB", staging="16MiB") as store:
         limit = data_bytes() + (options.limit_mib << 20)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         with torch.device("meta"):

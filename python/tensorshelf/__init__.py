@@ -20,6 +20,7 @@ checksum.
         with store.transaction() as tx:                 # all or nothing
             tx.put("a", tensor)
             tx.delete("b")
+        t = store.get("a", copy=False)                  # lent from memory; see open(memory=...)
         future = store.put_async("c", tensor)           # future.result(), or: await future
         with store.view() as view:                      # a consistent view of one commit
             view.get("a")

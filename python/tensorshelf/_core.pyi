@@ -20,6 +20,7 @@ class OpenOptions(TypedDict, total=False):
     degraded: bool
     staging_bytes: int
     result_pool_bytes: int
+    memory_bytes: int
     page_locked: bool
     inline_bytes_max: int
     background_fill: bool
@@ -35,6 +36,7 @@ _Value = torch.Tensor | bytes | bytearray | memoryview
 
 def create(path: str, options: CreateOptions) -> None: ...
 def empty(dtype: int, shape: list[int]) -> torch.Tensor: ...
+def auto_memory() -> int: ...  # bytes
 def dtypes() -> list[tuple[int, str, int]]: ...  # (number, name, bytes of an item)
 
 class Object:
@@ -46,7 +48,7 @@ class View:
     def commit(self) -> int: ...
     def close(self) -> None: ...
 
-# precondition: "", "absent", "exists", "generation"
+# precondition: "", "absent", "exists", "generation"; cache: "none", "keep", "once"; order: "any", "sweep"
 class Transaction:
     def put(
         self,
@@ -58,6 +60,7 @@ class Transaction:
         block_log2: int,
         skip_unchanged: bool,
         ephemeral: bool,
+        cache: str,
         /,
     ) -> None: ...
     def delete(self, name: str, missing_ok: bool, /) -> None: ...
@@ -88,14 +91,35 @@ class Store:
         block_log2: int,
         skip_unchanged: bool,
         ephemeral: bool,
+        cache: str,
         /,
     ) -> _CommitResult: ...
     def get(
-        self, name: str, out: torch.Tensor | None, as_bytes: bool, verify: bool, view: View | None, /
+        self,
+        name: str,
+        out: torch.Tensor | None,
+        as_bytes: bool,
+        verify: bool,
+        view: View | None,
+        cache: str,
+        order: str,
+        copy: bool,
+        /,
     ) -> torch.Tensor | bytes: ...
     def get_many(
-        self, names: list[str], out: list[torch.Tensor] | None, as_bytes: bool, verify: bool, view: View | None, /
+        self,
+        names: list[str],
+        out: list[torch.Tensor] | None,
+        as_bytes: bool,
+        verify: bool,
+        view: View | None,
+        cache: str,
+        order: str,
+        copy: bool,
+        /,
     ) -> list[torch.Tensor | bytes]: ...
+    def prefetch(self, names: list[str], cache: str, order: str, /) -> None: ...
+    def wait_for_prefetch(self) -> None: ...
     def read_parts(
         self,
         requests: list[tuple[str, Any]],

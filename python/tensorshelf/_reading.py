@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from . import _core
-from ._values import verifies
+from ._values import access_order, cache_hint, verifies
 from .errors import NameNotFoundError
 
 _MISSING: Any = object()
@@ -174,6 +174,9 @@ class Reader:
         non_blocking: bool = False,
         as_bytes: bool = False,
         verify: bool | str | None = None,
+        copy: bool = True,
+        cache: str | None = None,
+        order: str = "any",
     ) -> Any:
         """The tensor (or bytes) with this name.
 
@@ -187,18 +190,27 @@ class Reader:
         as_bytes  True: the raw bytes (C order, little-endian) of a tensor of any dtype, also one that this torch
                   lacks
         verify    "always" (default) or "never": whether the bytes are compared with their checksums on the way
+        copy      False: a tensor that lies in the memory tier (see ``open``), or comes to lie there now, is lent
+                  instead of copied. The result is for reading: when it is written to, or asked for ``data_ptr()`` or
+                  ``numpy()``, torch gives it memory of its own first. The tier cannot reuse the bytes while it
+                  lives. What does not lie in the tier (no room, a few KiB, bytes) is copied as ever
+        cache     for the memory tier: "keep" (wanted again: gives way to other kept objects alone), "once" (not
+                  wanted again soon: takes no room and gives up what it has), "none" (the default: the tier decides)
+        order     "sweep": one of a long list that is read again and again, like the layers of a model that does not
+                  fit. A part of the list then stays in the tier, instead of each object pushing out the next one
 
-        The result owns its memory and outlives the store. It is contiguous, on the CPU unless ``device`` says
-        otherwise, and does not require grad. Large results lie in recycled, page-aligned memory.
+        The result owns its memory (or, with ``copy=False``, its lease) and outlives the store. It is contiguous, on
+        the CPU unless ``device`` says otherwise, and does not require grad. Large results lie in recycled,
+        page-aligned memory.
 
         Raises NameNotFoundError, CorruptionError (the bytes on disk are damaged), UnsupportedTensorError (this
         torch has no such dtype), ValueError (out does not fit), StoreIOError, ClosedError, ForkedError.
         """
-        if out is not None and (device is not None or as_bytes):
-            raise ValueError("out= excludes device= and as_bytes=")
+        _check_kind(out, device, as_bytes, copy)
+        hints = (cache_hint(cache), access_order(order), copy)
         core, view = self._source()
         try:
-            value = core.get(name, out, as_bytes, self._check_of(verify), view)
+            value = core.get(name, out, as_bytes, self._check_of(verify), view, *hints)
         except NameNotFoundError:
             if default is _MISSING:
                 raise
@@ -217,6 +229,9 @@ class Reader:
         non_blocking: bool = False,
         as_bytes: bool = False,
         verify: bool | str | None = None,
+        copy: bool = True,
+        cache: str | None = None,
+        order: str = "any",
     ) -> dict[str, Any]:
         """Many objects, all of one commit, in one submission to the device.
 
@@ -228,8 +243,8 @@ class Reader:
         Returns a dict in the order of ``names`` (else in byte order of the names). The other arguments and the
         errors are those of ``get``; NameNotFoundError names the first name that is missing.
         """
-        if out is not None and (device is not None or as_bytes):
-            raise ValueError("out= excludes device= and as_bytes=")
+        _check_kind(out, device, as_bytes, copy)
+        hints = (cache_hint(cache), access_order(order), copy)
         core, view = self._source()
         if names is None and isinstance(out, Mapping):
             names = out
@@ -244,7 +259,7 @@ class Reader:
             keys = list(names)
             full = [prefix + name for name in keys] if prefix else keys
         targets = [out[key] for key in keys] if isinstance(out, Mapping) else out if out is None else list(out)
-        values = core.get_many(full, targets, as_bytes, self._check_of(verify), view)
+        values = core.get_many(full, targets, as_bytes, self._check_of(verify), view, *hints)
         if device is not None:
             values = [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
         return dict(zip(keys, values, strict=True))
@@ -303,6 +318,13 @@ class Reader:
 
     def _count(self, prefix: str) -> int:
         return sum(1 for _ in Names(self, prefix))
+
+
+def _check_kind(out: Any, device: Any, as_bytes: bool, copy: bool) -> None:
+    if out is not None and (device is not None or as_bytes):
+        raise ValueError("out= excludes device= and as_bytes=")
+    if not copy and (out is not None or as_bytes):
+        raise ValueError("copy=False excludes out= and as_bytes=")
 
 
 def _all_names(core: _core.Store, prefix: str, view: _core.View | None) -> Iterator[str]:

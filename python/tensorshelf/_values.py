@@ -96,3 +96,16 @@ def verifies(verify: bool | str) -> bool:
     if verify in ("always", "never"):
         return verify == "always"
     raise ValueError(f"verify must be 'always' or 'never', not {verify!r}")
+
+
+def cache_hint(cache: str | None) -> str:
+    """ "none", "keep" or "once"; None is "none"."""
+    if cache not in (None, "none", "keep", "once"):
+        raise ValueError(f"cache must be 'keep', 'once' or 'none', not {cache!r}")
+    return cache or "none"
+
+
+def access_order(order: str) -> str:
+    if order not in ("any", "sweep"):
+        raise ValueError(f"order must be 'any' or 'sweep', not {order!r}")
+    return order

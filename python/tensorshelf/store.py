@@ -15,7 +15,7 @@ import torch
 from . import _core
 from ._async import Background, Future
 from ._reading import Reader
-from ._values import block_log2_of, parse_size, prepare, prepare_all, verifies
+from ._values import access_order, block_log2_of, cache_hint, parse_size, prepare, prepare_all, verifies
 from .errors import ClosedError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _settings(
     block_size: int | str | None = None,
     skip_unchanged: bool = False,
     ephemeral: bool = False,
+    cache: str | None = None,
 ) -> tuple:
     """The arguments of the core's put after names and values."""
     return (
@@ -61,6 +62,7 @@ def _settings(
         block_log2_of(block_size),
         skip_unchanged,
         ephemeral,
+        cache_hint(cache),
     )
 
 
@@ -96,9 +98,10 @@ class Transaction:
         if_generation: int | None = None,
         block_size: int | str | None = None,
         skip_unchanged: bool = False,
+        cache: str | None = None,
     ) -> None:
         """As ``Store.put``, but visible and durable with the commit. Preconditions are checked then."""
-        settings = _settings(metadata, if_absent, if_exists, if_generation, block_size, skip_unchanged)
+        settings = _settings(metadata, if_absent, if_exists, if_generation, block_size, skip_unchanged, cache=cache)
         self._core.put([name], [prepare(value)], *settings)
 
     def put_many(
@@ -111,10 +114,12 @@ class Transaction:
         if_exists: bool = False,
         block_size: int | str | None = None,
         skip_unchanged: bool = False,
+        cache: str | None = None,
     ) -> None:
         """As ``Store.put_many``, but visible and durable with the commit."""
         names, prepared = _names_and_values(values, prefix)
-        self._core.put(names, prepared, *_settings(metadata, if_absent, if_exists, None, block_size, skip_unchanged))
+        settings = _settings(metadata, if_absent, if_exists, None, block_size, skip_unchanged, cache=cache)
+        self._core.put(names, prepared, *settings)
 
     def delete(self, name: str, missing_ok: bool = False) -> None:
         """Drops a name. NameNotFoundError comes from the commit."""
@@ -269,6 +274,7 @@ class Store(Reader, MutableMapping):
         block_size: int | str | None = None,
         skip_unchanged: bool = False,
         ephemeral: bool = False,
+        cache: str | None = None,
     ) -> int:
         """Stores a value durably under a name, in place of what was there. Returns its generation.
 
@@ -283,13 +289,17 @@ class Store(Reader, MutableMapping):
         skip_unchanged  True: if the name holds the same value already, nothing is written
         ephemeral       True: never survives the end of this process and never pays for durability; the name must
                         not be one of a durable object
+        cache           whether the bytes stay in the memory tier as well (see ``open``): "keep", "none" (where
+                        there is room) or "once" (no)
 
         Raises UnsupportedTensorError (sparse, quantized, nested, meta, fake, functorch-wrapped tensors, DTensor
         and other wrapper subclasses: the message says which), StoreFullError, PreconditionError,
         TensorChangedError, ValueError (name, metadata), StoreReadOnlyError, StoreIOError, ClosedError,
         ForkedError. Then nothing is stored.
         """
-        settings = _settings(metadata, if_absent, if_exists, if_generation, block_size, skip_unchanged, ephemeral)
+        settings = _settings(
+            metadata, if_absent, if_exists, if_generation, block_size, skip_unchanged, ephemeral, cache
+        )
         core, _ = self._source()
         return core.put([name], [prepare(value)], *settings)[1][0]
 
@@ -304,6 +314,7 @@ class Store(Reader, MutableMapping):
         block_size: int | str | None = None,
         skip_unchanged: bool = False,
         ephemeral: bool = False,
+        cache: str | None = None,
     ) -> Commit:
         """Stores many values with one commit: after a crash all are there or none. ``prefix`` is put before each
         name.
@@ -312,7 +323,7 @@ class Store(Reader, MutableMapping):
         the errors are those of ``put``. With ``skip_unchanged`` a checkpoint costs what changed since the last one.
         """
         names, prepared = _names_and_values(values, prefix)
-        settings = _settings(metadata, if_absent, if_exists, None, block_size, skip_unchanged, ephemeral)
+        settings = _settings(metadata, if_absent, if_exists, None, block_size, skip_unchanged, ephemeral, cache)
         core, _ = self._source()
         return Commit(*core.put(names, prepared, *settings))
 
@@ -436,6 +447,27 @@ class Store(Reader, MutableMapping):
         waits_for = None if wanted is None else [prefix + name for name in wanted]
         return self._background.submit(lambda: self.get_many(wanted, **keywords), waits_for)
 
+    def prefetch(
+        self, names: Iterable[str] | None = None, *, prefix: str = "", cache: str | None = None, order: str = "any"
+    ) -> None:
+        """Reads objects into the memory tier in the background, behind all other reads, and returns at once.
+
+        names   which, soonest needed first; None: all that begin with ``prefix``
+        prefix  put before each name
+        cache   as in ``get``; ``order="sweep"`` likewise
+
+        Names that are missing and objects that do not fit are passed over, and the rest of a list that has filled
+        three quarters of the tier is, so that it does not push out its own beginning. Without a memory tier (see
+        ``open``) nothing happens.
+        """
+        core, _ = self._source()
+        full = list(self.keys(prefix)) if names is None else [prefix + name for name in names]
+        core.prefetch(full, cache_hint(cache), access_order(order))
+
+    def wait_for_prefetch(self) -> None:
+        """Returns when no prefetch is waiting or under way."""
+        self._source()[0].wait_for_prefetch()
+
     def event_fd(self) -> int:
         """A file descriptor for event loops: readable when calls in the background have ended (also by an error).
 
@@ -487,6 +519,9 @@ class Store(Reader, MutableMapping):
         devices          each: ``device_uuid``, ``tier``, space, bytes and transfers (``..._ops``) since the opening,
                          ``in_flight_ops`` and ``waiting_blocks`` now, ``reads`` and ``writes``: latencies of transfers
         staging          buffers of the arena, free ones, and threads that wait for one
+        memory           the memory tier: ``hits``, ``misses`` and ``joined_reads`` count objects, ``held_bytes`` is what
+                         it has taken of ``capacity``, ``leased_bytes`` and ``oldest_lease_seconds`` tell of tensors
+                         from ``get(copy=False)`` that still live
         counters_hidden  None while other processes can see these numbers (``tensorshelf watch``), else why not: a
                          reader, a disk without room
         """
@@ -506,8 +541,9 @@ class Store(Reader, MutableMapping):
     def close(self) -> None:
         """Finishes what is under way in the background and closes the store. Twice is fine.
 
-        Tensors that were read stay valid. Every other use afterwards is ClosedError, a ValueError. In a forked
-        child this does nothing to the parent's store.
+        Tensors that were read stay valid, also those of ``get(copy=False)``, whose memory is given back when they
+        die; when there are some, a notice in ``logging.getLogger("tensorshelf")`` says so. Every other use
+        afterwards is ClosedError, a ValueError. In a forked child this does nothing to the parent's store.
         """
         if self._closed:
             return
@@ -584,12 +620,13 @@ def open(
     path: str | os.PathLike[str],
     mode: str = "a",
     *,
-    memory: int | str | None = None,
+    memory: int | str = 0,
     devices: Iterable[str | os.PathLike[str]] | None = None,
     degraded: bool = False,
     verify: bool | str = "always",
     trailers: str = "large",
     page_locked: bool = True,
+    result_pool: int | str = "4GiB",
     staging: int | str = "64MiB",
     background_fill: bool = True,
     record_cache: int | str = "64MiB",
@@ -604,15 +641,19 @@ def open(
     path              the directory that was given to ``create``
     mode              "a": read and write, one process at a time. "r": read, also beside a writer, whose commits
                       are followed
-    memory            how much memory of freed results is kept for the next ones; 4 GiB if not given. Recycled
-                      memory is faulted in and page-aligned, so large results are read into it at full speed
+    memory            the size of the memory tier: objects that were read (or put) stay in it and are then got
+                      without I/O, by a copy or by ``get(copy=False)`` without one. 0: none. "auto": a quarter of
+                      what MemAvailable and the cgroup's limit leave now, at most 64 GiB, none below 64 MiB. The
+                      default is 0, because only the caller knows what else the machine is for
     devices           directories to search for data files that are not where they were
     degraded          True: open read-only although a device is missing; reads of what lies there are
                       MissingDeviceError
     verify            "always" or "never": what ``get`` does when not told
     trailers          which objects get a copy of their record beside their bytes, for salvage: "large" (64 KiB and
                       more), "all", "none"
-    page_locked       lock staging memory and results into RAM where the limit (ulimit -l) allows
+    page_locked       lock staging memory, results and the memory tier into RAM where the limit (ulimit -l) allows
+    result_pool       how much memory of freed results is kept for the next ones. Recycled memory is faulted in and
+                      page-aligned, so large results are read into it at full speed
     staging           memory through which bytes go that come from or go to ordinary, unaligned memory
     background_fill   continue an unfinished prefill while idle
     record_cache      memory for decoded index records
@@ -637,6 +678,8 @@ def open(
         "degraded": degraded,
         "trailers": trailers,
         "page_locked": page_locked,
+        "memory_bytes": _core.auto_memory() if memory == "auto" else parse_size(memory, "memory"),
+        "result_pool_bytes": parse_size(result_pool, "result_pool"),
         "staging_bytes": parse_size(staging, "staging"),
         "background_fill": background_fill,
         "record_cache_bytes": parse_size(record_cache, "record_cache"),
@@ -646,8 +689,6 @@ def open(
         "async_threads": async_threads,
         "async_copies_max": parse_size(async_copies_max, "async_copies_max"),
     }
-    if memory is not None:
-        options["result_pool_bytes"] = parse_size(memory, "memory")
     return Store(os.path.abspath(path), mode == "r", options, keywords, verifies(verify))
 
 

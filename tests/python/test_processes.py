@@ -119,7 +119,7 @@ print("done")
 def test_pickled_reader(shelf):
     with ts.open(shelf) as store:
         store.put("a", torch.arange(10))
-    with ts.open(shelf, "r", memory="16MiB", verify="never") as reader:
+    with ts.open(shelf, "r", memory="16MiB", result_pool="16MiB", verify="never") as reader:
         copy = pickle.loads(pickle.dumps(reader))
         with copy:
             assert copy.mode == "r"
@@ -288,7 +288,7 @@ def test_interrupted_get_raises_what_the_handler_raises(shelf_dir):
     ts.create(shelf_dir, capacity="1GiB", prefill="none")
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        with ts.open(shelf_dir, memory=0) as store:
+        with ts.open(shelf_dir, result_pool=0) as store:
             store.put("long", torch.zeros(256 << 20, dtype=torch.uint8))
             with pytest.raises(Stop):
                 signal.setitimer(signal.ITIMER_REAL, 0.05)

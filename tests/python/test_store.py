@@ -446,7 +446,7 @@ def test_pickling_of_writers_is_refused(store):
 
 def test_sizes_as_text(shelf_dir):
     ts.create(shelf_dir, capacity="64 MiB", prefill="none")
-    with ts.open(shelf_dir, memory="100MiB", staging="8MiB", async_copies_max=10**6) as store:
+    with ts.open(shelf_dir, memory="100MiB", result_pool="8MiB", staging="8MiB", async_copies_max=10**6) as store:
         assert store.info()["files"][0]["data_end"] - store.info()["files"][0]["data_begin"] >= 64 << 20
     for bad in ("64 XiB", "", "-3", "GiB", "1e400GiB"):
         with pytest.raises(ValueError, match="memory"):

@@ -255,7 +255,7 @@ def bench_optimizer(folder: pathlib.Path, size: int, rounds: int, ceiling: str) 
     ts.create(folder / "shelf", capacity=int(2.5 * states) + (64 << 20), prefill="full")
     in_memory = torch.optim.AdamW(params, lr=1e-5)
     in_memory.step()
-    with ts.open(folder / "shelf", memory="256MiB") as store:
+    with ts.open(folder / "shelf", result_pool="256MiB") as store:
         optimizer = ts.offload.OffloadedOptimizer(
             params, torch.optim.AdamW, store=store, prefix="opt/", window_bytes="256MiB", lr=1e-5
         )
