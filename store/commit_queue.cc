@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "engine/foundation/status_macros.h"
-#include "store/layout.h"
 
 namespace tensorshelf {
 namespace {
@@ -263,11 +262,12 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
   for (CommitRequest* request : accepted) {
     for (CommitOp& op : request->ops) {
       if (!op.staged.ephemeral) op.staged.space.BecomeState(SpaceState::kLive);
+      if (op.published) op.published();
     }
   }
   context_.published->store(commit, std::memory_order_seq_cst);
-  for (const auto& record : evaluator.dropped()) {
-    context_.parked->Park(record->generation, commit, ExtentsOf(*record));
+  for (const DroppedSpace& dropped : evaluator.dropped()) {
+    context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
   }
   for (const std::string& name : evaluator.ephemeral_deletes()) context_.ephemeral->Delete(name);
   for (const auto& [name, staged] : evaluator.ephemeral_puts()) {
@@ -328,7 +328,7 @@ absl::Status CommitQueue::WriteWitness(bool clean) {
                             .clean = clean};
   std::vector<DataFile*> files;
   for (const auto& file : context_.devices->files()) {
-    if (file->file != nullptr && !file->read_only.load()) files.push_back(file.get());
+    if (file->file != nullptr && !file->read_only.load()) files.push_back(file);
   }
   all_read_only_ = files.empty();
   if (all_read_only_) return absl::OkStatus();

@@ -171,6 +171,34 @@ std::optional<UnitRun> FreeRuns::FindBest(const Fit& fit) const {
   return FindIn(above_mark_, fit);
 }
 
+std::optional<FreeRuns::PlaceInHole> FreeRuns::FindBelow(const Fit& fit, uint64_t end) const {
+  if (by_place_.empty() || by_place_.begin()->first >= end) return std::nullopt;
+  std::optional<PlaceInHole> best;
+  for (const BySize* sizes : {&below_mark_, &above_mark_}) {
+    for (auto at = sizes->lower_bound({fit.units, 0}); at != sizes->end(); ++at) {
+      if (best && at->first >= best->hole.units) break;
+      if (at->second >= end) continue;
+      const auto run = Cut({at->second, std::min(at->first, end - at->second)}, fit);
+      if (!run) continue;
+      best = PlaceInHole{*run, {at->second, at->first}};
+      break;
+    }
+  }
+  return best;
+}
+
+uint64_t FreeRuns::UnitsBefore(uint64_t unit) const {
+  const auto next = by_place_.lower_bound(unit);
+  if (next == by_place_.begin()) return 0;
+  const auto last = std::prev(next);
+  return last->first + last->second == unit ? last->second : 0;
+}
+
+uint64_t FreeRuns::UnitsAfter(uint64_t unit) const {
+  const auto found = by_place_.find(unit);
+  return found == by_place_.end() ? 0 : found->second;
+}
+
 UnitRun FreeRuns::Largest() const {
   UnitRun largest;
   ForEachByLength([&](const UnitRun& run) {

@@ -60,6 +60,13 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
           .meters = &meters_,
           .idle_witness_ms = options_.idle_witness_ms},
       std::move(counts));
+  mover_ = std::make_unique<Mover>(Mover::Context{.devices = devices_.get(),
+                                                  .index = index_.get(),
+                                                  .reader = reader_.get(),
+                                                  .stager = stager_.get(),
+                                                  .queue = queue_.get(),
+                                                  .parked = parked_.get(),
+                                                  .store_uuid = super_.store_uuid});
   if (options_.background_fill) {
     fill_ = std::make_unique<BackgroundFill>(devices_.get(), allocator_.get(),
                                              [this] { return queue_->idle_ms() > options_.idle_witness_ms; });
@@ -253,7 +260,7 @@ absl::StatusOr<Object> StoreCore::FindLeased(const std::string& name, const View
     const ReadGuards::Guard guard = guards_.Enter(published_);
     absl::StatusOr<FoundObject> found = index_->FindObject(name, snapshot);
     if (found.ok()) {
-      leases_.Acquire(found->generation);
+      leases_.Acquire(found->generation, found->record->place_seq);
       return MakeObject(name, *std::move(found), /*ephemeral=*/false);
     }
     if (!absl::IsNotFound(found.status())) return Annotate(found.status(), Quoted(name));
@@ -358,7 +365,11 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
     whole &= request.to.size() == object.record_->logical_bytes;
   }
   OperationTimer timer(meters_, whole ? Operation::kGet : Operation::kSlice);
-  const absl::Status status = reader_->Read(items, options.verify, options.priority);
+  absl::Status status = reader_->Read(items, options.verify, options.priority);
+  if (KindOf(status) == ErrorKind::kDeviceMissing && index_mode_ == Index::Mode::kBesideWriter) {
+    TS_RETURN_IF_ERROR(AdoptNewFiles());
+    status = reader_->Read(items, options.verify, options.priority);
+  }
   timer.End(status, requests.size(), bytes);
   if (status.ok()) return status;
   if (index_mode_ == Index::Mode::kBesideWriter && absl::IsDataLoss(status)) {
@@ -377,9 +388,13 @@ absl::Status StoreCore::ExplainMismatch(const ReadRequest& request, const absl::
   const Object& object = *request.object;
   const auto row = index_->FindName(object.name_);
   if (!row.ok()) return row.status();
-  if (row->has_value() && (*row)->generation == object.record_->generation) return absl::OkStatus();
+  if (row->has_value() && (*row)->generation == object.record_->generation) {
+    const auto record = index_->FindRecord((*row)->generation, ((*row)->flags & NameRow::kInline) != 0);
+    if (!record.ok()) return record.status();
+    if ((*record)->place_seq == object.record_->place_seq) return absl::OkStatus();
+  }
   return MakeError(absl::StatusCode::kAborted, ErrorKind::kStale,
-                   absl::StrCat(Quoted(object.name_), " was replaced by the writer while it was read (",
+                   absl::StrCat(Quoted(object.name_), " was replaced or moved by the writer while it was read (",
                                 std::string(status.message()), ")"));
 }
 
@@ -496,6 +511,7 @@ absl::Status StoreCore::WriteFreemap(const CommitQueue::Counts& counts) {
 
 absl::Status StoreCore::Close() {
   if (forked()) return absl::OkStatus();
+  closing_.store(true);
   absl::WriterMutexLock lock(&lifecycle_);
   if (std::exchange(closed_, true)) return absl::OkStatus();
   absl::Status status;
@@ -525,6 +541,7 @@ absl::Status StoreCore::Close() {
     }
     views_.clear();
   }
+  mover_.reset();
   queue_.reset();
   reader_.reset();
   index_.reset();
