@@ -1,7 +1,8 @@
-// One run: file by file, in passes of waves. A wave reads all names with their records, keeps the 131072 objects that
-// lie highest below the last wave's lowest (so memory is bounded, whatever the store holds), and moves them from the
-// highest down. What was below everything else in one pass may find a hole in the next, so passes go on until one moves
-// nothing. An object moves only to a place below its own: that ends.
+// One run: file by file, in passes, first the large objects, then the small ones, in waves. A wave reads all names with
+// their records, keeps the 131072 objects that lie furthest from where they belong (so memory is bounded, whatever the
+// store holds) and behind those of the last wave, and moves them, the furthest first. What had no better place in one
+// pass may have one in the next, so passes go on until one moves nothing. A large object only moves down and a small
+// one only up: that ends.
 
 #include "store/compact.h"
 
@@ -26,63 +27,112 @@ constexpr size_t kWaveObjects = 131072;
 constexpr uint64_t kWaveNameBytes = uint64_t{32} << 20;
 constexpr int kPassesMax = 16;
 
-// The highest of the object's runs in that file: an extent and what touches it. Nothing: it has none there.
-std::optional<Extent> HighestRun(std::vector<Extent> extents, uint32_t file_id) {
+// What of an object moves in one file, and from where: the run that is furthest from where objects of its size belong.
+struct Piece {
+  Extent run;
+  bool large = false;
+};
+
+// The highest run of `extents` in that file, or the lowest: an extent and what touches it. Nothing: it has none there.
+std::optional<Extent> OutermostRun(std::vector<Extent> extents, uint32_t file_id, bool highest) {
   std::erase_if(extents, [&](const Extent& extent) { return extent.file_id != file_id || extent.units == 0; });
   if (extents.empty()) return std::nullopt;
-  std::ranges::sort(extents, std::greater<>(), &Extent::first_unit);
+  std::ranges::sort(extents, {}, &Extent::first_unit);
+  if (highest) std::ranges::reverse(extents);
   Extent run = extents[0];
-  for (size_t i = 1; i < extents.size() && extents[i].end_unit() == run.first_unit; ++i) {
-    run.first_unit = extents[i].first_unit;
+  for (size_t i = 1; i < extents.size(); ++i) {
+    const bool touches = highest ? extents[i].end_unit() == run.first_unit : run.end_unit() == extents[i].first_unit;
+    if (!touches) break;
+    run.first_unit = std::min(run.first_unit, extents[i].first_unit);
     run.units += extents[i].units;
   }
   return run;
 }
 
-bool AnyIn(const std::vector<Extent>& extents, uint32_t file_id) {
-  return std::ranges::any_of(extents, [&](const Extent& extent) { return extent.file_id == file_id; });
+std::vector<Extent> DataExtents(const ObjectRecord& record) {
+  std::vector<Extent> extents;
+  for (const auto& column : record.columns) extents.insert(extents.end(), column.begin(), column.end());
+  return extents;
 }
+
+std::optional<Piece> PieceIn(const ObjectRecord& record, uint32_t file_id) {
+  const bool large = record.stored_bytes >= kLargeObjectBytes;
+  const Extent& trailer = record.trailer;
+  auto run = OutermostRun(DataExtents(record), file_id, large);
+  if (!run) {
+    if (trailer.units == 0 || trailer.file_id != file_id) return std::nullopt;
+    return Piece{trailer, false};
+  }
+  if (trailer.units > 0 && trailer.file_id == file_id && trailer.first_unit == run->end_unit()) {
+    run->units += trailer.units;
+  }
+  return Piece{*run, large};
+}
+
+// Where a piece stands in the order of moves, the last one first: large ones from the highest down, small ones from the
+// lowest up. No two pieces of one kind have the same rank.
+uint64_t RankOf(const Piece& piece) { return piece.large ? piece.run.first_unit : UINT64_MAX - piece.run.first_unit; }
 
 SpaceShape ShapeOf(const ExtentAllocator& allocator) {
   SpaceShape shape{.fragmentation = allocator.FragmentationScore()};
   for (const FileSpace& file : allocator.files()) {
     shape.free_bytes += file.counters[SpaceState::kFree] * kUnitBytes;
+    shape.free_runs += file.free_extents;
     shape.largest_free = std::max(shape.largest_free, file.largest_free_units * kUnitBytes);
-    shape.free_at_ends += file.end_free_units * kUnitBytes;
   }
   return shape;
 }
 
-// Places that moves of a batch which is not yet committed will leave: (file, first unit) of their runs.
-using Leaving = absl::flat_hash_set<std::pair<uint32_t, uint64_t>>;
+// Runs that moves of a batch which is not yet committed will leave.
+class LeavingRuns {
+ public:
+  // One unit behind a run that goes up, or the unit at which a run that goes down ended, is about to be free.
+  bool Touches(const Extent& run, bool large) const {
+    return large ? begins_.contains({run.file_id, run.end_unit()}) : ends_.contains({run.file_id, run.first_unit});
+  }
+  void Add(const Extent& run) {
+    begins_.insert({run.file_id, run.first_unit});
+    ends_.insert({run.file_id, run.end_unit()});
+  }
+  void Clear() {
+    begins_.clear();
+    ends_.clear();
+  }
 
-absl::StatusOr<Extent> ReserveBelow(ExtentAllocator& allocator, uint64_t units, bool large, const Extent& run,
-                                    Leaving& leaving) {
-  const bool behind_leaves = leaving.contains({run.file_id, run.end_unit()});
-  auto place = allocator.ReserveBelow({.units = units, .large = large, .leaving = run, .behind_leaves = behind_leaves});
-  if (place.ok()) leaving.insert({run.file_id, run.first_unit});
+ private:
+  absl::flat_hash_set<std::pair<uint32_t, uint64_t>> begins_, ends_;  // file, unit
+};
+
+absl::StatusOr<Extent> ReserveBetter(ExtentAllocator& allocator, uint64_t units, const Piece& piece,
+                                     LeavingRuns& leaving) {
+  auto place = allocator.ReserveBetter({.units = units,
+                                        .large = piece.large,
+                                        .leaving = piece.run,
+                                        .neighbour_leaves = leaving.Touches(piece.run, piece.large)});
+  if (place.ok()) leaving.Add(piece.run);
   return place;
 }
 
-// An object of several columns: those that lie in the file move down, each on its own.
-absl::Status PlaceColumnsBelow(ExtentAllocator& allocator, const ObjectRecord& from, uint32_t file_id, Leaving& leaving,
-                               PlannedMove& move) {
+// An object of several columns, or whose trailer alone lies in the file: each part that lies there, on its own.
+absl::Status PlaceParts(ExtentAllocator& allocator, const ObjectRecord& from, uint32_t file_id, LeavingRuns& leaving,
+                        PlannedMove& move) {
   bool moves = false;
   for (size_t column = 0; column < from.columns.size(); ++column) {
-    const auto highest = HighestRun(from.columns[column], file_id);
-    if (!highest) continue;
+    const auto run = OutermostRun(from.columns[column], file_id, /*highest=*/true);
+    if (!run) continue;
     uint64_t units = 0;
     for (const Extent& extent : from.columns[column]) units += extent.units;
-    const auto run = ReserveBelow(allocator, units, /*large=*/true, *highest, leaving);
-    if (absl::IsResourceExhausted(run.status())) continue;
-    if (!run.ok()) return run.status();
-    move.to.columns[column] = {*run};
+    const auto place = ReserveBetter(allocator, units, {*run, /*large=*/true}, leaving);
+    if (absl::IsResourceExhausted(place.status())) continue;
+    if (!place.ok()) return place.status();
+    move.to.columns[column] = {*place};
     move.columns_moved[column] = moves = true;
-    move.space.Add({*run});
+    move.space.Add({*place});
   }
-  if (from.trailer.units == 0) return moves ? absl::OkStatus() : absl::ResourceExhaustedError("no hole below it");
+  if (from.trailer.units == 0) return moves ? absl::OkStatus() : absl::ResourceExhaustedError("no better place");
   const uint64_t units = TrailerUnitsOf(move.to, move.name);
-  auto trailer = ReserveBelow(allocator, units, /*large=*/false, from.trailer, leaving);
+  absl::StatusOr<Extent> trailer = absl::ResourceExhaustedError("no better place");
+  if (from.trailer.file_id == file_id) trailer = ReserveBetter(allocator, units, {from.trailer, false}, leaving);
   if (moves && absl::IsResourceExhausted(trailer.status())) {
     TS_ASSIGN_OR_RETURN(const auto anywhere,
                         allocator.Reserve({.units = units, .file_id = from.trailer.file_id, .allow_split = false}));
@@ -94,20 +144,18 @@ absl::Status PlaceColumnsBelow(ExtentAllocator& allocator, const ObjectRecord& f
   return absl::OkStatus();
 }
 
-// Plans a move of what the object has in that file to a lower place. ResourceExhausted: there is none.
-absl::Status PlaceBelow(ExtentAllocator& allocator, const ObjectRecord& from, uint32_t file_id, Leaving& leaving,
-                        PlannedMove& move) {
+// Plans a move of what the object has in that file to a better place there. ResourceExhausted: there is none.
+absl::Status PlaceBetter(ExtentAllocator& allocator, const ObjectRecord& from, uint32_t file_id, LeavingRuns& leaving,
+                         PlannedMove& move) {
   move.to = NextPlace(from);
   move.columns_moved.assign(from.columns.size(), false);
   move.space = ReservedSpace(&allocator, {});
-  if (from.columns.size() > 1 || !AnyIn(from.columns[0], file_id)) {
-    return PlaceColumnsBelow(allocator, from, file_id, leaving, move);
-  }
+  const bool has_data = OutermostRun(DataExtents(from), file_id, /*highest=*/true).has_value();
+  if (from.columns.size() > 1 || !has_data) return PlaceParts(allocator, from, file_id, leaving, move);
   ObjectRecord one_run = move.to;
   one_run.columns.assign(1, std::vector<Extent>(1));
   const uint64_t units = UnitsFor(from.stored_bytes) + TrailerUnitsOf(one_run, move.name);
-  TS_ASSIGN_OR_RETURN(const Extent run, ReserveBelow(allocator, units, from.stored_bytes >= kLargeObjectBytes,
-                                                     *HighestRun(ExtentsOf(from), file_id), leaving));
+  TS_ASSIGN_OR_RETURN(const Extent run, ReserveBetter(allocator, units, *PieceIn(from, file_id), leaving));
   PlaceInRun(run, move);
   return absl::OkStatus();
 }
@@ -127,7 +175,7 @@ class Compaction {
       for (int pass = 0; pass < kPassesMax && !report_.stopped; ++pass) {
         first_pass_ = pass == 0;
         const uint64_t moved = report_.objects_moved;
-        TS_RETURN_IF_ERROR(RunPass(file.file));
+        for (const bool large : {true, false}) TS_RETURN_IF_ERROR(RunPass(file.file, large));
         if (report_.objects_moved == moved) break;
       }
     }
@@ -141,11 +189,11 @@ class Compaction {
     uint64_t generation = 0;
   };
 
-  absl::Status RunPass(const SpaceFile& file) {
-    uint64_t frontier = file.end_unit;
+  absl::Status RunPass(const SpaceFile& file, bool large) {
+    uint64_t frontier = UINT64_MAX;
     while (!report_.stopped) {
       std::map<uint64_t, Entry> wave;
-      TS_ASSIGN_OR_RETURN(const bool complete, Collect(file.file_id, frontier, wave));
+      TS_ASSIGN_OR_RETURN(const bool complete, Collect(file.file_id, large, frontier, wave));
       if (wave.empty()) return absl::OkStatus();
       frontier = wave.begin()->first;
       TS_RETURN_IF_ERROR(RunWave(file.file_id, wave));
@@ -154,21 +202,23 @@ class Compaction {
     return absl::OkStatus();
   }
 
-  // The highest objects below `frontier`; true: these are all.
-  absl::StatusOr<bool> Collect(uint32_t file_id, uint64_t frontier, std::map<uint64_t, Entry>& wave) {
+  // By rank, those of one kind that rank highest below `frontier`; true: these are all.
+  absl::StatusOr<bool> Collect(uint32_t file_id, bool large, uint64_t frontier, std::map<uint64_t, Entry>& wave) {
     bool complete = true;
     uint64_t name_bytes = 0;
     TS_RETURN_IF_ERROR(moves_.scan([&](const ObjectCursor& cursor) {
       if (!cursor.status().ok()) return;  // damaged, or of a newer version: fsck and ls tell of them
       const ObjectRecord& record = current_(cursor.record());
-      const auto highest = HighestRun(ExtentsOf(record), file_id);
-      if (!highest || highest->first_unit >= frontier || damaged_.contains(record.generation)) return;
-      if (wave.size() >= kWaveObjects && highest->first_unit < wave.begin()->first) {
+      const std::optional<Piece> piece = PieceIn(record, file_id);
+      if (!piece || piece->large != large || damaged_.contains(record.generation)) return;
+      const uint64_t rank = RankOf(*piece);
+      if (rank >= frontier) return;
+      if (wave.size() >= kWaveObjects && rank < wave.begin()->first) {
         complete = false;
         return;
       }
       // A clone has the same place, and moves with it.
-      const auto [entry, is_new] = wave.try_emplace(highest->first_unit, Entry{cursor.name(), record.generation});
+      const auto [entry, is_new] = wave.try_emplace(rank, Entry{cursor.name(), record.generation});
       if (!is_new) return;
       name_bytes += cursor.name().size();
       while (wave.size() > kWaveObjects || name_bytes > kWaveNameBytes) {
@@ -212,7 +262,7 @@ class Compaction {
     }
     PlannedMove move;
     move.name = name;
-    const absl::Status placed = PlaceBelow(allocator_, record, file_id, leaving_, move);
+    const absl::Status placed = PlaceBetter(allocator_, record, file_id, leaving_, move);
     if (absl::IsResourceExhausted(placed) || absl::IsFailedPrecondition(placed)) return absl::OkStatus();
     TS_RETURN_IF_ERROR(placed);
     move.source = std::move(object);
@@ -231,7 +281,7 @@ class Compaction {
       for (const PlannedMove& move : batch) Count(move);
     }
     batch.clear();
-    leaving_.clear();
+    leaving_.Clear();
     if (options_.progress) options_.progress(report_);
     return absl::OkStatus();
   }
@@ -264,7 +314,7 @@ class Compaction {
   const CompactOptions& options_;
   CompactReport report_;
   bool first_pass_ = true;
-  Leaving leaving_;                        // of the batch at hand
+  LeavingRuns leaving_;                    // of the batch at hand
   absl::flat_hash_set<uint64_t> damaged_;  // generations, not to be read again
 };
 

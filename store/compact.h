@@ -1,6 +1,6 @@
-// Puts free space together: objects move towards the beginning of their data file, into holes that fit them, the last
-// object of the file first. Free space ends up in one piece at the end of each file, but for holes that no object
-// behind them fits. Every move is one of store/move.h: a crash leaves each object at its old place or its new one.
+// Puts free space together: in each data file objects of 1 MiB and more move down and smaller ones up, where puts place
+// them too, into holes that fit them. Free space ends up in one piece between the two, but for holes that no object
+// fits. Every move is one of store/move.h: a crash leaves each object at its old place or its new one.
 
 #ifndef TENSORSHELF_STORE_COMPACT_H_
 #define TENSORSHELF_STORE_COMPACT_H_
@@ -17,7 +17,7 @@ struct SpaceShape {
   double fragmentation = 0;  // 0 good .. 1 bad, as ExtentAllocator::FragmentationScore
   uint64_t free_bytes = 0;
   uint64_t largest_free = 0;  // bytes
-  uint64_t free_at_ends = 0;  // bytes: of the free runs at the ends of the files
+  uint64_t free_runs = 0;     // how many
 };
 
 struct CompactReport {

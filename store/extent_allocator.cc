@@ -233,28 +233,30 @@ absl::StatusOr<std::vector<Extent>> ExtentAllocator::Reserve(const ReserveReques
   return ReserveLocked(request, files);
 }
 
-absl::StatusOr<Extent> ExtentAllocator::ReserveBelow(const BelowRequest& request) {
+absl::StatusOr<Extent> ExtentAllocator::ReserveBetter(const BetterPlace& request) {
   const uint64_t units = request.units;
-  const Extent& leaving = request.leaving;
   if (units == 0) return absl::InvalidArgumentError("cannot reserve 0 units");
   absl::MutexLock lock(&mutex_);
-  TS_ASSIGN_OR_RETURN(const std::vector<FileState*> files, CandidatesLocked(leaving.file_id));
+  TS_ASSIGN_OR_RETURN(const std::vector<FileState*> files, CandidatesLocked(request.leaving.file_id));
   FileState& file = *files[0];
+  const UnitRun leaving{request.leaving.first_unit, request.leaving.units};
+  const UnitRun beyond = request.large ? UnitRun{file.file.first_unit, leaving.first - file.file.first_unit}
+                                       : UnitRun{leaving.end(), file.file.end_unit - leaving.end()};
   std::optional<FreeRuns::PlaceInHole> found;
   if (units <= std::numeric_limits<uint32_t>::max()) {
-    found = file.free.FindBelow({units, request.large ? kLargeAlignUnits : 1, /*low_end=*/true}, leaving.first_unit);
+    found = file.free.FindWithin({units, request.large ? kLargeAlignUnits : 1, request.large}, beyond);
   }
-  if (!found) return NoSpaceLocked({.units = units, .file_id = leaving.file_id, .allow_split = false}, files);
-  const uint64_t before = file.free.UnitsBefore(leaving.first_unit), after = file.free.UnitsAfter(leaving.end_unit());
-  if (after == 0 && !request.behind_leaves && leaving.end_unit() != file.file.end_unit) {
+  if (!found) return NoSpaceLocked({.units = units, .file_id = file.file.file_id, .allow_split = false}, files);
+  const uint64_t before = file.free.UnitsBefore(leaving.first), after = file.free.UnitsAfter(leaving.end());
+  const bool at_edge = request.large ? leaving.end() == file.file.end_unit : leaving.first == file.file.first_unit;
+  if (!request.neighbour_leaves && !at_edge && (request.large ? after : before) == 0) {
     // Free runs worth more together than now: else a hole here is only changed for a hole there.
     const auto worth = [](uint64_t run_units) { return FreeRuns::WorthOfRun(static_cast<double>(run_units)); };
-    const uint64_t hole = found->hole.units;
-    const bool joins = found->hole.end() == leaving.first_unit;  // then the hole is the run before
-    const double now = worth(hole) + (joins ? 0 : worth(before));
-    const double then =
-        joins ? worth(hole - units + leaving.units) : worth(hole - units) + worth(before + leaving.units);
-    if (then <= now) return absl::ResourceExhaustedError("no place below where it would lie better");
+    const uint64_t hole = found->hole.units, around = before + leaving.units + after;
+    const bool joins = found->hole.end() == leaving.first || found->hole.first == leaving.end();
+    const double now = worth(before) + worth(after) + (joins ? 0 : worth(hole));
+    const double then = joins ? worth(around - units) : worth(around) + worth(hole - units);
+    if (then <= now) return absl::ResourceExhaustedError("no place where it would lie better");
   }
   return TakeLocked(file, found->place.first, found->place.units);
 }
@@ -358,13 +360,8 @@ uint64_t ExtentAllocator::capacity_units() const {
 }
 
 FileSpace ExtentAllocator::Describe(const FileState& state) {
-  return {state.file,
-          state.counters,
-          !state.takes_data(),
-          state.free.filled(),
-          state.free.size(),
-          state.free.Largest().units,
-          state.free.UnitsBefore(state.file.end_unit)};
+  return {state.file,          state.counters,    !state.takes_data(),
+          state.free.filled(), state.free.size(), state.free.Largest().units};
 }
 
 std::vector<FileSpace> ExtentAllocator::files() const {

@@ -73,11 +73,13 @@ struct ReserveRequest {
   uint32_t extents_max = kExtentsPerColumnMax;
 };
 
-struct BelowRequest {
+// For a move to a better place in the same file: a large object goes down, a small one up, so that free space ends up
+// in one piece between the two.
+struct BetterPlace {
   uint64_t units = 0;  // > 0
   bool large = false;
-  Extent leaving;              // the run that will be free
-  bool behind_leaves = false;  // what lies right behind `leaving` is about to be free too
+  Extent leaving;                 // the run that will be free
+  bool neighbour_leaves = false;  // what touches `leaving` on the side of that free space is about to be free too
 };
 
 // What one file looks like now.
@@ -88,7 +90,6 @@ struct FileSpace {
   uint64_t filled_unit = 0;  // units below it were written once
   uint64_t free_extents = 0;
   uint64_t largest_free_units = 0;
-  uint64_t end_free_units = 0;  // of the free extent at the end of the file
 };
 
 // An extent that a record names, for Rebuild.
@@ -129,10 +130,10 @@ class ExtentAllocator {
   // free -> reserved. In the order of the object's bytes. ResourceExhausted names what was wanted, what is free and the
   // largest run; FailedPrecondition: that file is read-only; NotFound: no such file; InvalidArgument: no units.
   absl::StatusOr<std::vector<Extent>> Reserve(const ReserveRequest& request);
-  // free -> reserved, for a move towards the beginning of a file: one run below request.leaving, at the low end of the
-  // smallest hole that takes it. Statuses as Reserve; ResourceExhausted also when free space would not lie better
-  // afterwards, that is, when what is behind `leaving` stays and the free runs would be worth less together.
-  absl::StatusOr<Extent> ReserveBelow(const BelowRequest& request);
+  // free -> reserved: one run of the file of request.leaving, beyond it on the object's side, in the smallest hole that
+  // takes it. Statuses as Reserve; ResourceExhausted also when free space would not lie better afterwards: when
+  // `leaving` does not touch the free space in the middle and the free runs would be worth less together.
+  absl::StatusOr<Extent> ReserveBetter(const BetterPlace& request);
   // Space for many small objects: element i belongs to units_each[i] (each > 0). One contiguous run, cut up in order,
   // where there is one; else as few runs as halving the batch finds. All or nothing. Statuses as Reserve.
   absl::StatusOr<std::vector<std::vector<Extent>>> ReserveRun(std::span<const uint64_t> units_each,

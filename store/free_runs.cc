@@ -171,16 +171,19 @@ std::optional<UnitRun> FreeRuns::FindBest(const Fit& fit) const {
   return FindIn(above_mark_, fit);
 }
 
-std::optional<FreeRuns::PlaceInHole> FreeRuns::FindBelow(const Fit& fit, uint64_t end) const {
-  if (by_place_.empty() || by_place_.begin()->first >= end) return std::nullopt;
+std::optional<FreeRuns::PlaceInHole> FreeRuns::FindWithin(const Fit& fit, const UnitRun& range) const {
+  if (by_place_.empty() || by_place_.begin()->first >= range.end()) return std::nullopt;
+  if (const auto last = std::prev(by_place_.end()); last->first + last->second <= range.first) return std::nullopt;
   std::optional<PlaceInHole> best;
   for (const BySize* sizes : {&below_mark_, &above_mark_}) {
     for (auto at = sizes->lower_bound({fit.units, 0}); at != sizes->end(); ++at) {
       if (best && at->first >= best->hole.units) break;
-      if (at->second >= end) continue;
-      const auto run = Cut({at->second, std::min(at->first, end - at->second)}, fit);
-      if (!run) continue;
-      best = PlaceInHole{*run, {at->second, at->first}};
+      const UnitRun hole{at->second, at->first};
+      const uint64_t first = std::max(hole.first, range.first), end = std::min(hole.end(), range.end());
+      if (first >= end) continue;
+      const auto place = Cut({first, end - first}, fit);
+      if (!place) continue;
+      best = PlaceInHole{*place, hole};
       break;
     }
   }

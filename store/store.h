@@ -271,8 +271,8 @@ class Store {
   // Moves objects to other extents, all of `requests` in one commit; result i is of request i. What is put, deleted or
   // moved by somebody else meanwhile wins, without an error.
   absl::StatusOr<std::vector<MoveResult>> Move(std::span<const MoveRequest> requests);
-  // Moves objects towards the beginning of their files, so that free space becomes whole and lies at the end. Others
-  // may use the store meanwhile. A dry run moves nothing, and works on a read-only store too.
+  // Moves objects so that the free space of each file lies in one piece. Others may use the store meanwhile. A dry run
+  // moves nothing, and works on a read-only store too.
   absl::StatusOr<CompactReport> Compact(const CompactOptions& options);
   // More capacity while the store is in use; what GrowStore does to a shelf that nobody has open.
   absl::StatusOr<GrowReport> Grow(const GrowOptions& options);

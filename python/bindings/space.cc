@@ -22,7 +22,7 @@ py::dict ToDict(const SpaceShape& shape) {
   dict["fragmentation"] = shape.fragmentation;
   dict["free"] = shape.free_bytes;
   dict["largest_free"] = shape.largest_free;
-  dict["free_at_ends"] = shape.free_at_ends;
+  dict["free_runs"] = shape.free_runs;
   return dict;
 }
 

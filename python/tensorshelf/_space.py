@@ -14,8 +14,8 @@ class SpaceShape(NamedTuple):
     free: int
     #: bytes of the longest free run
     largest_free: int
-    #: bytes of the free runs at the ends of the data files
-    free_at_ends: int
+    #: how many
+    free_runs: int
 
 
 class Compaction(NamedTuple):

@@ -530,7 +530,7 @@ class Store(Reader, MutableMapping):
         *,
         dry_run: bool = False,
     ) -> Compaction:
-        """Moves objects towards the beginning of their data files, so that free space lies in one piece.
+        """Moves objects so that the free space of each data file lies in one piece: large ones down, small ones up.
 
         Works beside everything else, behind it on the device; what is put, deleted or renamed meanwhile wins. Every
         byte is compared with its checksum on the way. Stopped at any point, by a crash too, each object is at its

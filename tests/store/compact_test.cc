@@ -76,11 +76,11 @@ TEST_F(CompactTest, FreeSpaceEndsUpInOnePiece) {
   EXPECT_GT(report.bytes_moved, uint64_t{1} << 20);
   EXPECT_LT(report.after.fragmentation, report.before.fragmentation);
   EXPECT_EQ(report.after.free_bytes, report.before.free_bytes);
-  EXPECT_GT(report.after.free_at_ends, report.after.free_bytes * 9 / 10);
-  EXPECT_GT(report.after.free_at_ends, report.before.free_at_ends);
+  EXPECT_GT(report.after.largest_free, report.after.free_bytes * 9 / 10);
+  EXPECT_LT(report.after.free_runs, report.before.free_runs);
   ExpectWhole();
   const CompactReport again = Compact();
-  EXPECT_EQ(again.objects_moved, 0u) << "what is as low as it gets moves no more";
+  EXPECT_EQ(again.objects_moved, 0u) << "what has no better place moves no more";
   Reopen();
   ExpectWhole();
 }
@@ -95,7 +95,8 @@ TEST_F(CompactTest, ADryRunSaysWhatWouldCome) {
   const CompactReport report = Compact();
   EXPECT_EQ(report.objects_moved, plan.objects_moved);
   EXPECT_EQ(report.bytes_moved, plan.bytes_moved);
-  EXPECT_EQ(report.after.free_at_ends, plan.after.free_at_ends);
+  EXPECT_EQ(report.after.largest_free, plan.after.largest_free);
+  EXPECT_EQ(report.after.free_runs, plan.after.free_runs);
   EXPECT_DOUBLE_EQ(report.after.fragmentation, plan.after.fragmentation);
   ExpectWhole();
 }
@@ -157,23 +158,23 @@ TEST_F(CompactTest, DamagedObjectsAreReportedAndStay) {
   Open();
   ASSERT_NO_FATAL_FAILURE(MakeHoles(40));
   ASSERT_NO_FATAL_FAILURE(Put("last", 150000));
-  // The highest of all, so that it would move.
-  ObjectRecord highest;
+  // The lowest of the small ones, so that it would move.
+  ObjectRecord lowest;
   std::string name;
   for (const auto& [one, value] : model_) {
     const ObjectRecord record = store_->Find(one)->record();
-    if (record.columns.empty()) continue;
-    if (highest.columns.empty() || record.columns[0][0].first_unit > highest.columns[0][0].first_unit) {
-      highest = record;
+    if (value.size >= kLargeObjectBytes) continue;
+    if (lowest.columns.empty() || record.columns[0][0].first_unit < lowest.columns[0][0].first_unit) {
+      lowest = record;
       name = one;
     }
   }
-  FlipByte(store_->info().files[0].path, highest.columns[0][0].offset() + 17);
+  FlipByte(store_->info().files[0].path, lowest.columns[0][0].offset() + 17);
   const CompactReport report = Compact();
   EXPECT_EQ(report.objects_damaged, 1u);
   ASSERT_EQ(report.damage.size(), 1u);
   EXPECT_NE(report.damage[0].find(name), std::string::npos) << report.damage[0];
-  EXPECT_EQ(store_->Find(name)->record(), highest);
+  EXPECT_EQ(store_->Find(name)->record(), lowest);
   EXPECT_GT(report.objects_moved, 0u);
   model_.erase(name);
   ASSERT_OK(Delete(name));

@@ -25,7 +25,7 @@ Json ShapeJson(const SpaceShape& shape) {
   return {{"fragmentation", shape.fragmentation},
           {"free", shape.free_bytes},
           {"largest_free", shape.largest_free},
-          {"free_at_ends", shape.free_at_ends}};
+          {"free_runs", shape.free_runs}};
 }
 
 Json CompactJson(const CompactReport& report, const StoreInfo& info, const CompactArguments& arguments,
@@ -45,8 +45,8 @@ Json CompactJson(const CompactReport& report, const StoreInfo& info, const Compa
 
 std::string RenderShape(const SpaceShape& shape) {
   return absl::StrCat("fragmentation ", absl::StrFormat("%.3f", shape.fragmentation), ", ",
-                      FormatBytes(shape.free_bytes), " free, ", FormatBytes(shape.free_at_ends),
-                      " of it at the ends of the files, largest run ", FormatBytes(shape.largest_free), "\n");
+                      FormatBytes(shape.free_bytes), " free in ", FormatCount(shape.free_runs, "run"), ", the largest ",
+                      FormatBytes(shape.largest_free), "\n");
 }
 
 std::string RenderCompact(const CompactReport& report, bool dry_run, const Console& console) {
@@ -95,7 +95,7 @@ Verb AddCompact(CLI::App& app) {
   auto arguments = std::make_shared<CompactArguments>();
   CommandLine line(
       app, "compact",
-      "Move objects towards the beginning of their files, so that free space lies in one piece at the end. "
+      "Move objects so that the free space of each file lies in one piece: large ones down, small ones up. "
       "Every byte is compared with its sum on the way; a damaged object stays where it is (exit status 4). "
       "May be cut off at any time: each object is at its old place or at its new one. For a shelf that "
       "nobody has open; a program that has it open calls store.compact().",
