@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "engine/foundation/status_macros.h"
 #include "store/label.h"
 #include "store/layout.h"
@@ -142,7 +143,9 @@ absl::StatusOr<std::vector<DataFile*>> StoreCore::FilesOfDevice(const std::strin
   std::vector<DataFile*> files, others;
   uint64_t used = 0, room = 0;
   for (DataFile* file : devices_->files()) {
-    const bool named = file->directory == directory || UuidText(file->row.device_uuid) == device;
+    const std::string uuid = UuidText(file->row.device_uuid);
+    const bool named =
+        file->directory == directory || uuid == device || absl::StrReplaceAll(uuid, {{"-", ""}}) == device;
     TS_ASSIGN_OR_RETURN(const FileSpace space, allocator_->file(file->row.file_id));
     if (named) {
       files.push_back(file);

@@ -26,6 +26,12 @@ uint64_t BytesOfColumn(const ObjectRecord& record, size_t column) {
                      static_cast<uint32_t>(column));
 }
 
+// Still as it was found: neither dropped nor moved.
+bool IsCurrent(Index& index, const ObjectRecord& record) {
+  const auto now = index.FindRecord(record.generation, /*is_inline=*/false);
+  return now.ok() && (*now)->place_seq == record.place_seq;
+}
+
 bool IsSourceError(const absl::Status& status) {
   return absl::IsDataLoss(status) || absl::IsInternal(status) || KindOf(status) == ErrorKind::kCorruption ||
          KindOf(status) == ErrorKind::kDeviceMissing;
@@ -172,6 +178,10 @@ absl::Status Mover::ReadRanges(std::span<PlannedMove> moves, std::span<const Ran
     const absl::Status status = context_.reader->Read({&items[i], 1}, /*verify=*/true, priority);
     if (status.ok()) continue;
     if (!IsSourceError(status)) return status;
+    if (!IsCurrent(*context_.index, *items[i].record)) {
+      result.fate = MoveFate::kLost;  // the rows of its sums went with it
+      continue;
+    }
     if (absl::IsInternal(status)) context_.parked->MarkUnreadable(items[i].record->generation);
     result = {MoveFate::kDamaged, 0, status};
   }
@@ -227,8 +237,11 @@ absl::Status Mover::WriteTrailer(PlannedMove& move, Priority priority) {
     rows.resize(to.sums_count());
     const absl::Status read = context_.index->ReadSums(to.generation, 0, std::span<uint64_t>(rows));
     if (!read.ok()) {
-      // Also of an object that was dropped meanwhile, whose move the commit would not take.
-      move.result = {MoveFate::kDamaged, 0, Annotate(read, Quoted(move.name))};
+      if (IsCurrent(*context_.index, move.source.record())) {
+        move.result = {MoveFate::kDamaged, 0, Annotate(read, Quoted(move.name))};
+      } else {
+        move.result.fate = MoveFate::kLost;
+      }
       return absl::OkStatus();
     }
   }
@@ -264,10 +277,10 @@ absl::Status Mover::Run(std::span<PlannedMove> moves, Priority priority,
   CommitRequest request;
   std::vector<PlannedMove*> committed;
   for (PlannedMove& move : moves) {
-    move.source = Object();  // else this lease would hold the old place
     if (move.result.fate == MoveFate::kMoved && move.to.trailer.units > 0) {
       TS_RETURN_IF_ERROR(WriteTrailer(move, priority));
     }
+    move.source = Object();  // else this lease would hold the old place
     if (move.result.fate != MoveFate::kMoved) {
       move.space = ReservedSpace();
       continue;
