@@ -99,8 +99,9 @@ class CommitBatch {
 
   virtual void PutSuper(const SuperRow& row) = 0;
   virtual void PutFile(const FileRow& row) = 0;
-  virtual void DeleteFile(uint32_t file_id) = 0;
+  virtual void DeleteFile(uint32_t file_id) = 0;  // and its bad units
   virtual void PutDevice(const DeviceRow& row) = 0;
+  virtual void DeleteDevice(const Uuid& uuid) = 0;
   virtual void PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) = 0;
   virtual void PutInlineCount(const InlineCountRow& row) = 0;
   virtual void PutBadUnits(const Extent& extent) = 0;

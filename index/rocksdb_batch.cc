@@ -150,8 +150,10 @@ void RocksDbBatch::PutFile(const FileRow& row) { Put(Family::kState, FileKey(row
 void RocksDbBatch::DeleteFile(uint32_t file_id) {
   Delete(Family::kState, FileKey(file_id));
   Delete(Family::kState, FsyncKey(file_id));
+  Note(rows_.DeleteRange(index_->handles().of(Family::kState), BadKey(file_id, 0), BadKey(file_id, UINT64_MAX)));
 }
 void RocksDbBatch::PutDevice(const DeviceRow& row) { Put(Family::kState, DeviceKey(row.uuid), EncodeDeviceRow(row)); }
+void RocksDbBatch::DeleteDevice(const Uuid& uuid) { Delete(Family::kState, DeviceKey(uuid)); }
 
 void RocksDbBatch::PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) {
   std::string value;

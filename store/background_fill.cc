@@ -55,7 +55,7 @@ void BackgroundFill::StandBack() {
 // Takes what is free in the next region, zeros it and gives it back. What is not free there was written by a put.
 bool BackgroundFill::Step(DataFile& file) {
   const uint64_t from = std::max(file.filled_until.load(), file.row.data_begin);
-  if (from >= file.row.data_end || file.read_only.load()) return false;
+  if (from >= file.row.data_end || file.read_only.load() || file.draining.load()) return false;
   const uint64_t to = std::min(from + kStepBytes, file.row.data_end);
   const auto extents = allocator_->ReserveFreeIn(file.row.file_id, from / kUnitBytes, to / kUnitBytes);
   if (!extents.ok()) return false;
@@ -69,8 +69,24 @@ bool BackgroundFill::Step(DataFile& file) {
   return allocator_->SetFilled(file.row.file_id, to / kUnitBytes).ok();
 }
 
+void BackgroundFill::LookAgain() {
+  absl::MutexLock lock(&mutex_);
+  look_again_ = true;
+}
+
 void BackgroundFill::Loop() {
-  for (const auto& file : devices_->files()) {
+  while (true) {
+    FillAll();
+    absl::MutexLock lock(&mutex_);
+    const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || look_again_; };
+    mutex_.Await(absl::Condition(&has_work));
+    if (stopping_) return;
+    look_again_ = false;
+  }
+}
+
+void BackgroundFill::FillAll() {
+  for (DataFile* file : devices_->files()) {
     if (file->file == nullptr) continue;
     while (true) {
       {

@@ -25,11 +25,14 @@ class BackgroundFill {
   BackgroundFill(DeviceSet* devices, ExtentAllocator* allocator, std::function<bool()> may_run);
   ~BackgroundFill();
 
+  // Files were added.
+  void LookAgain();
   // Returns when no step holds space, and lets none begin for a second: for a put that found no room.
   void StandBack();
 
  private:
   void Loop();
+  void FillAll();
   bool Step(DataFile& file);  // false: nothing left in this file
 
   DeviceSet* const devices_;
@@ -38,6 +41,7 @@ class BackgroundFill {
   absl::Mutex step_mutex_;  // held during a step; before mutex_ and the allocator's
   absl::Mutex mutex_;       // a leaf
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool look_again_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time not_before_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::thread thread_;
 };

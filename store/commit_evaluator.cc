@@ -1,8 +1,11 @@
 #include "store/commit_evaluator.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/little_endian.h"
 #include "engine/foundation/status_macros.h"
+#include "store/layout.h"
 #include "store/name.h"
 
 namespace tensorshelf {
@@ -27,6 +30,7 @@ absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& res
   const size_t deletes_before = ephemeral_deletes_.size();
   undo_.clear();
   ephemeral_undo_.clear();
+  records_undo_.clear();
   batch_->SetSavePoint();
   absl::Status status;
   for (CommitOp& op : request.ops) {
@@ -42,10 +46,6 @@ absl::Status CommitEvaluator::Evaluate(CommitRequest& request, CommitResult& res
   dropped_.resize(dropped_before);
   ephemeral_deletes_.resize(deletes_before);
   UndoRequest();
-  for (const CommitOp& op : request.ops) {
-    if (op.kind == CommitOp::Kind::kPut && op.staged.record != nullptr)
-      new_records_.erase(op.staged.record->generation);
-  }
   return status;
 }
 
@@ -61,6 +61,7 @@ void CommitEvaluator::UndoRequest() {
   };
   undo(names_of_, undo_);
   undo(ephemeral_now_, ephemeral_undo_);
+  undo(new_records_, records_undo_);
 }
 
 absl::Status CommitEvaluator::EvaluateOp(CommitOp& op, CommitResult& result) {
@@ -79,6 +80,11 @@ absl::Status CommitEvaluator::EvaluateOp(CommitOp& op, CommitResult& result) {
       return MovePrefix(op, result);
     case CommitOp::Kind::kRequire:
       return Check(op.name, op.precondition);
+    case CommitOp::Kind::kMove:
+      return MoveObject(op);
+    case CommitOp::Kind::kFiles:
+      ++counters_.changes;
+      return op.change(*batch_);
   }
   return absl::InternalError("unknown commit operation");
 }
@@ -130,7 +136,7 @@ absl::Status CommitEvaluator::Put(StagedObject& staged, CommitResult& result) {
     return absl::AlreadyExistsError(
         absl::StrCat(Quoted(staged.name), " is a durable object and cannot be replaced by an ephemeral one"));
   }
-  new_records_[record.generation] = staged.record;
+  SetRecord(staged.record);
   SetNames(record.generation, 0);
   NameRow row;
   row.generation = record.generation;
@@ -243,6 +249,43 @@ absl::Status CommitEvaluator::MovePrefix(const CommitOp& op, CommitResult& resul
   return absl::OkStatus();
 }
 
+// Names point to generations, so a move concerns none of them: whatever was renamed or cloned meanwhile moves along.
+absl::Status CommitEvaluator::MoveObject(CommitOp& op) {
+  const ObjectRecord& to = *op.staged.record;
+  TS_ASSIGN_OR_RETURN(const SharedRecord now, CurrentRecord(to.generation, /*is_inline=*/false));
+  if (now == nullptr || now->place_seq + 1 != to.place_seq) {
+    op.lost = true;
+    op.staged.space = ReservedSpace();
+    return absl::OkStatus();
+  }
+  // Rows of sums stay as they are: they go by generation.
+  TS_RETURN_IF_ERROR(batch_->PutObject(to, {}));
+  const std::vector<Extent> kept = ExtentsOf(to);
+  DroppedSpace left{to.generation, now->place_seq, ExtentsOf(*now), /*moved=*/true};
+  std::erase_if(left.extents,
+                [&](const Extent& extent) { return std::find(kept.begin(), kept.end(), extent) != kept.end(); });
+  dropped_.push_back(std::move(left));
+  SetRecord(op.staged.record);
+  ++counters_.changes;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommitEvaluator::SharedRecord> CommitEvaluator::CurrentRecord(uint64_t generation,
+                                                                             bool is_inline) const {
+  if (const auto names = names_of_.find(generation); names != names_of_.end() && names->second == 0) return nullptr;
+  if (const auto found = new_records_.find(generation); found != new_records_.end()) return found->second;
+  absl::StatusOr<SharedRecord> record = index_->FindRecord(generation, is_inline);
+  if (absl::IsNotFound(record.status())) return nullptr;
+  return record;
+}
+
+void CommitEvaluator::SetRecord(SharedRecord record) {
+  const uint64_t generation = record->generation;
+  const auto found = new_records_.find(generation);
+  records_undo_.emplace_back(generation, found == new_records_.end() ? std::nullopt : std::optional(found->second));
+  new_records_[generation] = std::move(record);
+}
+
 uint64_t CommitEvaluator::NamesOf(uint64_t generation) const {
   if (const auto found = names_of_.find(generation); found != names_of_.end()) return found->second;
   if (const auto found = shared_->find(generation); found != shared_->end()) return found->second;
@@ -272,7 +315,7 @@ absl::Status CommitEvaluator::DropReference(const NameRow& row) {
   SetNames(row.generation, count - 1);
   if (count > 1) return absl::OkStatus();
   const bool is_inline = (row.flags & NameRow::kInline) != 0;
-  std::shared_ptr<const ObjectRecord> record;
+  SharedRecord record;
   if (const auto found = new_records_.find(row.generation); found != new_records_.end()) {
     record = found->second;
   } else {
@@ -284,7 +327,7 @@ absl::Status CommitEvaluator::DropReference(const NameRow& row) {
     --counters_.inline_count.rows;
     counters_.inline_count.bytes -= record->logical_bytes;
   }
-  dropped_.push_back(std::move(record));
+  dropped_.push_back({record->generation, record->place_seq, ExtentsOf(*record), /*moved=*/false});
   return absl::OkStatus();
 }
 

@@ -24,6 +24,14 @@ namespace tensorshelf {
 // thread.
 using SharedNames = absl::flat_hash_map<uint64_t, uint64_t>;
 
+// Space that no record names any more: of a dropped object, or of one that moved away from it.
+struct DroppedSpace {
+  uint64_t generation = 0;
+  uint32_t place_seq = 0;
+  std::vector<Extent> extents;
+  bool moved = false;  // the object lives on, elsewhere
+};
+
 // Confined to the commit thread; lives for one group.
 class CommitEvaluator {
  public:
@@ -37,7 +45,7 @@ class CommitEvaluator {
   absl::Status Evaluate(CommitRequest& request, CommitResult& result);
 
   // What the group does, once the batch is durable.
-  const std::vector<std::shared_ptr<const ObjectRecord>>& dropped() const { return dropped_; }
+  const std::vector<DroppedSpace>& dropped() const { return dropped_; }
   // Names that are no ephemeral ones afterwards. All that became durable are here, also those that were not ephemeral
   // when they were evaluated: an ephemeral put needs no commit and may come in between.
   const std::vector<std::string>& ephemeral_deletes() const { return ephemeral_deletes_; }
@@ -58,6 +66,7 @@ class CommitEvaluator {
     uint64_t changes = 0;
   };
   using Undo = std::vector<std::pair<uint64_t, std::optional<uint64_t>>>;
+  using SharedRecord = std::shared_ptr<const ObjectRecord>;
 
   absl::Status EvaluateOp(CommitOp& op, CommitResult& result);
   absl::Status Put(StagedObject& staged, CommitResult& result);
@@ -65,6 +74,7 @@ class CommitEvaluator {
   absl::Status Move(const CommitOp& op, CommitResult& result);
   absl::Status MovePrefix(const CommitOp& op, CommitResult& result);
   absl::Status DeletePrefix(const std::string& prefix, CommitResult& result);
+  absl::Status MoveObject(CommitOp& op);
   absl::Status Check(const std::string& name, const Precondition& precondition) const;
   absl::Status PointName(const std::string& name, const NameRow& row, bool replace);
   absl::Status RemoveName(const std::string& name, const NameRow& row, bool drop_reference);
@@ -73,6 +83,9 @@ class CommitEvaluator {
   void SetNames(uint64_t generation, uint64_t count);
   void AddReference(uint64_t generation) { SetNames(generation, NamesOf(generation) + 1); }
   absl::Status DropReference(const NameRow& row);
+  // As it is after what was evaluated before; null: there is none any more.
+  absl::StatusOr<SharedRecord> CurrentRecord(uint64_t generation, bool is_inline) const;
+  void SetRecord(SharedRecord record);
 
   bool EphemeralExists(const std::string& name) const;
   void SetEphemeral(const std::string& name, StagedObject* staged);
@@ -83,13 +96,14 @@ class CommitEvaluator {
   const SharedNames* const shared_;
   const EphemeralTable* const ephemeral_;
   Counters counters_;
-  std::vector<std::shared_ptr<const ObjectRecord>> dropped_;
+  std::vector<DroppedSpace> dropped_;
   std::vector<std::string> ephemeral_deletes_;
   absl::flat_hash_map<uint64_t, uint64_t> names_of_;  // overlay over *shared_: how many names a generation has
   Undo undo_;
   absl::flat_hash_map<std::string, StagedObject*> ephemeral_now_;  // overlay over *ephemeral_; null: deleted
   std::vector<std::pair<std::string, std::optional<StagedObject*>>> ephemeral_undo_;
-  absl::flat_hash_map<uint64_t, std::shared_ptr<const ObjectRecord>> new_records_;
+  absl::flat_hash_map<uint64_t, SharedRecord> new_records_;  // overlay over the index's: put or moved in this group
+  std::vector<std::pair<uint64_t, std::optional<SharedRecord>>> records_undo_;
 };
 
 }  // namespace tensorshelf

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "engine/foundation/status_macros.h"
-#include "store/layout.h"
 
 namespace tensorshelf {
 namespace {
@@ -263,6 +262,7 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
   for (CommitRequest* request : accepted) {
     for (CommitOp& op : request->ops) {
       if (!op.staged.ephemeral) op.staged.space.BecomeState(SpaceState::kLive);
+      if (op.published) op.published();
     }
   }
   // First the new ones, then the dropped: an object that came and went in one group is not kept.
@@ -274,9 +274,9 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
     }
   }
   context_.published->store(commit, std::memory_order_seq_cst);
-  for (const auto& record : evaluator.dropped()) {
-    context_.parked->Park(record->generation, commit, ExtentsOf(*record));
-    if (context_.memory_tier != nullptr) context_.memory_tier->Drop(record->generation);
+  for (const DroppedSpace& dropped : evaluator.dropped()) {
+    context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
+    if (context_.memory_tier != nullptr && !dropped.moved) context_.memory_tier->Drop(dropped.generation);
   }
   for (const std::string& name : evaluator.ephemeral_deletes()) context_.ephemeral->Delete(name);
   for (const auto& [name, staged] : evaluator.ephemeral_puts()) {
@@ -337,7 +337,7 @@ absl::Status CommitQueue::WriteWitness(bool clean) {
                             .clean = clean};
   std::vector<DataFile*> files;
   for (const auto& file : context_.devices->files()) {
-    if (file->file != nullptr && !file->read_only.load()) files.push_back(file.get());
+    if (file->file != nullptr && !file->read_only.load()) files.push_back(file);
   }
   all_read_only_ = files.empty();
   if (all_read_only_) return absl::OkStatus();

@@ -244,7 +244,7 @@ class StoreCreator {
 
   static absl::Status WriteSlots(DeviceSet& devices, const WitnessSlot& slot) {
     std::vector<DataFile*> files;
-    for (const auto& file : devices.files()) files.push_back(file.get());
+    for (DataFile* file : devices.files()) files.push_back(file);
     for (DataFile* file : files) TS_RETURN_IF_ERROR(devices.WriteNextSlot(*file, slot));
     for (const absl::Status& status : devices.Sync(files)) TS_RETURN_IF_ERROR(status);
     return absl::OkStatus();

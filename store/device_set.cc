@@ -18,52 +18,89 @@ absl::StatusOr<std::unique_ptr<DeviceSet>> DeviceSet::Create(Disk* disk, const S
                                                          .buffer_size = options.io.io_size,
                                                          .page_locked = options.page_locked,
                                                          .hooks = options.memory_hooks}));
-  std::map<Uuid, size_t> engine_of_device;
-  for (auto& file : files) {
-    const auto [device, is_new] = engine_of_device.try_emplace(file->row.device_uuid, set->engines_.size());
-    if (is_new) {
-      TS_ASSIGN_OR_RETURN(auto engine, IoEngine::Create(disk, set->arena_.get(), options.io));
-      set->engines_.push_back(std::move(engine));
-      set->uuids_.push_back(file->row.device_uuid);
-    }
-    set->device_of_[file->row.file_id] = device->second;
-    set->by_id_[file->row.file_id] = file.get();
+  set->disk_ = disk;
+  set->io_options_ = options.io;
+  {
+    absl::MutexLock lock(&set->change_mutex_);
+    set->Publish(std::make_unique<Table>());
   }
-  set->files_ = std::move(files);
+  TS_RETURN_IF_ERROR(set->Add(std::move(files)));
   return set;
 }
 
+void DeviceSet::Publish(std::unique_ptr<Table> table) {
+  table_.store(table.get(), std::memory_order_release);
+  tables_.push_back(std::move(table));
+}
+
+absl::Status DeviceSet::Add(std::vector<std::unique_ptr<DataFile>> files) {
+  absl::MutexLock lock(&change_mutex_);
+  auto table = std::make_unique<Table>(*this->table());
+  std::vector<std::unique_ptr<IoEngine>> engines;
+  for (const auto& file : files) {
+    const auto beside = std::find_if(table->files.begin(), table->files.end(), [&](const DataFile* other) {
+      return other->row.device_uuid == file->row.device_uuid;
+    });
+    if (beside == table->files.end()) {
+      TS_ASSIGN_OR_RETURN(auto engine, IoEngine::Create(disk_, arena_.get(), io_options_));
+      table->device_of[file->row.file_id] = table->engines.size();
+      table->engines.push_back(engine.get());
+      table->uuids.push_back(file->row.device_uuid);
+      engines.push_back(std::move(engine));
+    } else {
+      table->device_of[file->row.file_id] = table->device_of[(*beside)->row.file_id];
+    }
+    table->by_id[file->row.file_id] = file.get();
+    table->files.push_back(file.get());
+  }
+  for (auto& file : files) files_.push_back(std::move(file));
+  for (auto& engine : engines) engines_.push_back(std::move(engine));
+  Publish(std::move(table));
+  return absl::OkStatus();
+}
+
+void DeviceSet::Remove(uint32_t file_id) {
+  absl::MutexLock lock(&change_mutex_);
+  auto table = std::make_unique<Table>(*this->table());
+  std::erase_if(table->files, [&](const DataFile* file) { return file->row.file_id == file_id; });
+  table->by_id.erase(file_id);
+  Publish(std::move(table));
+}
+
 DataFile* DeviceSet::Find(uint32_t file_id) const {
-  const auto found = by_id_.find(file_id);
-  return found == by_id_.end() ? nullptr : found->second;
+  const Table& now = *table();
+  const auto found = now.by_id.find(file_id);
+  return found == now.by_id.end() ? nullptr : found->second;
 }
 
 BatchResult DeviceSet::Transfer(IoKind kind, Priority priority, std::vector<Segment> segments,
                                 std::span<DataFile* const> owners) {
   if (segments.empty()) return {absl::OkStatus(), 0};
-  if (engines_.size() == 1) {
-    return engines_[0]->Run({.kind = kind, .priority = priority, .segments = std::move(segments), .done = nullptr});
+  const Table& now = *table();
+  const std::vector<IoEngine*>& engines = now.engines;
+  if (engines.size() == 1) {
+    return engines[0]->Run({.kind = kind, .priority = priority, .segments = std::move(segments), .done = nullptr});
   }
-  std::vector<std::vector<Segment>> of_device(engines_.size());
-  std::vector<std::vector<size_t>> position(engines_.size());  // in `segments`
+  std::vector<std::vector<Segment>> of_device(engines.size());
+  std::vector<std::vector<size_t>> position(engines.size());  // in `segments`
   for (size_t i = 0; i < segments.size(); ++i) {
-    const size_t device = DeviceOf(*owners[i]);
+    const size_t device = now.device_of.at(owners[i]->row.file_id);
     of_device[device].push_back(segments[i]);
     position[device].push_back(i);
   }
-  std::vector<BatchResult> results(engines_.size());
-  absl::BlockingCounter running(static_cast<int>(engines_.size()));
-  for (size_t device = 0; device < engines_.size(); ++device) {
-    engines_[device]->Submit({.kind = kind,
-                              .priority = priority,
-                              .segments = std::move(of_device[device]),
-                              .done = [&results, &running, device](const BatchResult& result) {
-                                results[device] = result;
-                                running.DecrementCount();
-                              }});
+  std::vector<BatchResult> results(engines.size());
+  absl::BlockingCounter running(static_cast<int>(engines.size()));
+  for (size_t device = 0; device < engines.size(); ++device) {
+    engines[device]->Submit({.kind = kind,
+                             .priority = priority,
+                             .segments = std::move(of_device[device]),
+                             .done = [&results, &running, device](const BatchResult& result) {
+                               results[device] = result;
+                               running.DecrementCount();
+                             }});
   }
   running.Wait();
-  for (size_t device = 0; device < engines_.size(); ++device) {
+  for (size_t device = 0; device < engines.size(); ++device) {
     if (!results[device].status.ok()) return {results[device].status, position[device][results[device].failed_segment]};
   }
   return {absl::OkStatus(), 0};
@@ -73,7 +110,7 @@ std::vector<absl::Status> DeviceSet::Sync(std::span<DataFile* const> files) {
   std::vector<File*> raw;
   raw.reserve(files.size());
   for (DataFile* file : files) raw.push_back(file->file.get());
-  return engines_[0]->Sync(raw);
+  return table()->engines[0]->Sync(raw);
 }
 
 absl::Status DeviceSet::WriteNextSlot(DataFile& file, const WitnessSlot& content) {
@@ -88,7 +125,7 @@ absl::Status DeviceSet::WriteNextSlot(DataFile& file, const WitnessSlot& content
 
 IoEngineStats DeviceSet::io_stats() const {
   IoEngineStats sum;
-  for (const auto& engine : engines_) {
+  for (const IoEngine* engine : table()->engines) {
     const IoEngineStats one = engine->stats();
     sum.read_ops += one.read_ops;
     sum.write_ops += one.write_ops;
@@ -107,7 +144,12 @@ IoEngineStats DeviceSet::io_stats() const {
 
 std::vector<DeviceSet::DeviceIo> DeviceSet::io_by_device() const {
   std::vector<DeviceIo> devices;
-  for (size_t i = 0; i < engines_.size(); ++i) devices.push_back({uuids_[i], engines_[i]->stats()});
+  const Table& now = *table();
+  for (size_t i = 0; i < now.engines.size(); ++i) {
+    const bool has_files = std::any_of(now.files.begin(), now.files.end(),
+                                       [&](const DataFile* file) { return file->row.device_uuid == now.uuids[i]; });
+    if (has_files) devices.push_back({now.uuids[i], now.engines[i]->stats()});
+  }
   return devices;
 }
 

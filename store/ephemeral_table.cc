@@ -38,7 +38,7 @@ std::shared_ptr<const ObjectRecord> EphemeralTable::FindAndLease(const std::stri
   absl::MutexLock lock(&mutex_);
   const auto found = names_.find(name);
   if (found == names_.end()) return nullptr;
-  leases_->Acquire(found->second->generation);
+  leases_->Acquire(found->second->generation, found->second->place_seq);
   return found->second;
 }
 

@@ -79,6 +79,14 @@ absl::Status ExtentAllocator::SetReadOnly(uint32_t file_id) {
   return absl::OkStatus();
 }
 
+absl::Status ExtentAllocator::SetDraining(uint32_t file_id, bool draining) {
+  absl::MutexLock lock(&mutex_);
+  FileState* state = FindLocked(file_id);
+  if (state == nullptr) return absl::NotFoundError(absl::StrCat("data file ", file_id, " is unknown"));
+  state->draining = draining;
+  return absl::OkStatus();
+}
+
 absl::Status ExtentAllocator::SetFilled(uint32_t file_id, uint64_t unit) {
   absl::MutexLock lock(&mutex_);
   FileState* state = FindLocked(file_id);
@@ -114,14 +122,14 @@ absl::StatusOr<std::vector<ExtentAllocator::FileState*>> ExtentAllocator::Candid
   if (file_id) {
     FileState* state = FindLocked(*file_id);
     if (state == nullptr) return absl::NotFoundError(absl::StrCat("data file ", *file_id, " is unknown"));
-    if (state->read_only) {
+    if (!state->takes_data()) {
       return absl::FailedPreconditionError(absl::StrCat("data file ", *file_id, " takes no new data"));
     }
     files.push_back(state);
     return files;
   }
   for (auto& [id, state] : files_) {
-    if (!state.read_only) files.push_back(&state);
+    if (state.takes_data()) files.push_back(&state);
   }
   const auto share = [](const FileState* state) {
     return static_cast<double>(state->free.units()) / static_cast<double>(state->file.units());
@@ -225,6 +233,34 @@ absl::StatusOr<std::vector<Extent>> ExtentAllocator::Reserve(const ReserveReques
   return ReserveLocked(request, files);
 }
 
+absl::StatusOr<Extent> ExtentAllocator::ReserveBetter(const BetterPlace& request) {
+  const uint64_t units = request.units;
+  if (units == 0) return absl::InvalidArgumentError("cannot reserve 0 units");
+  absl::MutexLock lock(&mutex_);
+  TS_ASSIGN_OR_RETURN(const std::vector<FileState*> files, CandidatesLocked(request.leaving.file_id));
+  FileState& file = *files[0];
+  const UnitRun leaving{request.leaving.first_unit, request.leaving.units};
+  const UnitRun beyond = request.large ? UnitRun{file.file.first_unit, leaving.first - file.file.first_unit}
+                                       : UnitRun{leaving.end(), file.file.end_unit - leaving.end()};
+  std::optional<FreeRuns::PlaceInHole> found;
+  if (units <= std::numeric_limits<uint32_t>::max()) {
+    found = file.free.FindWithin({units, request.large ? kLargeAlignUnits : 1, request.large}, beyond);
+  }
+  if (!found) return NoSpaceLocked({.units = units, .file_id = file.file.file_id, .allow_split = false}, files);
+  const uint64_t before = file.free.UnitsBefore(leaving.first), after = file.free.UnitsAfter(leaving.end());
+  const bool at_edge = request.large ? leaving.end() == file.file.end_unit : leaving.first == file.file.first_unit;
+  if (!request.neighbour_leaves && !at_edge && (request.large ? after : before) == 0) {
+    // Free runs worth more together than now: else a hole here is only changed for a hole there.
+    const auto worth = [](uint64_t run_units) { return FreeRuns::WorthOfRun(static_cast<double>(run_units)); };
+    const uint64_t hole = found->hole.units, around = before + leaving.units + after;
+    const bool joins = found->hole.end() == leaving.first || found->hole.first == leaving.end();
+    const double now = worth(before) + worth(after) + (joins ? 0 : worth(hole));
+    const double then = joins ? worth(around - units) : worth(around) + worth(hole - units);
+    if (then <= now) return absl::ResourceExhaustedError("no place where it would lie better");
+  }
+  return TakeLocked(file, found->place.first, found->place.units);
+}
+
 absl::Status ExtentAllocator::ReserveBatchLocked(std::span<const uint64_t> units_each,
                                                  std::span<FileState* const> files, std::vector<Runs>& out) {
   const uint64_t units = Sum(units_each);
@@ -324,7 +360,7 @@ uint64_t ExtentAllocator::capacity_units() const {
 }
 
 FileSpace ExtentAllocator::Describe(const FileState& state) {
-  return {state.file,          state.counters,    state.read_only,
+  return {state.file,          state.counters,    !state.takes_data(),
           state.free.filled(), state.free.size(), state.free.Largest().units};
 }
 

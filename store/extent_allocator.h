@@ -73,11 +73,20 @@ struct ReserveRequest {
   uint32_t extents_max = kExtentsPerColumnMax;
 };
 
+// For a move to a better place in the same file: a large object goes down, a small one up, so that free space ends up
+// in one piece between the two.
+struct BetterPlace {
+  uint64_t units = 0;  // > 0
+  bool large = false;
+  Extent leaving;                 // the run that will be free
+  bool neighbour_leaves = false;  // what touches `leaving` on the side of that free space is about to be free too
+};
+
 // What one file looks like now.
 struct FileSpace {
   SpaceFile file;
   SpaceCounters counters;
-  bool read_only = false;
+  bool read_only = false;    // or draining: it takes no new data
   uint64_t filled_unit = 0;  // units below it were written once
   uint64_t free_extents = 0;
   uint64_t largest_free_units = 0;
@@ -113,12 +122,18 @@ class ExtentAllocator {
   absl::Status RemoveFile(uint32_t file_id);
   // No new reservations from this file, for good; its space can still be moved and freed. NotFound.
   absl::Status SetReadOnly(uint32_t file_id);
+  // No new reservations from this file while it is true. NotFound.
+  absl::Status SetDraining(uint32_t file_id, bool draining);
   // Units below `unit` are preferred from now on. NotFound.
   absl::Status SetFilled(uint32_t file_id, uint64_t unit);
 
   // free -> reserved. In the order of the object's bytes. ResourceExhausted names what was wanted, what is free and the
   // largest run; FailedPrecondition: that file is read-only; NotFound: no such file; InvalidArgument: no units.
   absl::StatusOr<std::vector<Extent>> Reserve(const ReserveRequest& request);
+  // free -> reserved: one run of the file of request.leaving, beyond it on the object's side, in the smallest hole that
+  // takes it. Statuses as Reserve; ResourceExhausted also when free space would not lie better afterwards: when
+  // `leaving` does not touch the free space in the middle and the free runs would be worth less together.
+  absl::StatusOr<Extent> ReserveBetter(const BetterPlace& request);
   // Space for many small objects: element i belongs to units_each[i] (each > 0). One contiguous run, cut up in order,
   // where there is one; else as few runs as halving the batch finds. All or nothing. Statuses as Reserve.
   absl::StatusOr<std::vector<std::vector<Extent>>> ReserveRun(std::span<const uint64_t> units_each,
@@ -148,7 +163,10 @@ class ExtentAllocator {
     SpaceFile file;
     SpaceCounters counters;
     bool read_only = false;
+    bool draining = false;
     FreeRuns free;
+
+    bool takes_data() const { return !read_only && !draining; }
   };
   using Runs = std::vector<Extent>;
 

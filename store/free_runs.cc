@@ -171,6 +171,37 @@ std::optional<UnitRun> FreeRuns::FindBest(const Fit& fit) const {
   return FindIn(above_mark_, fit);
 }
 
+std::optional<FreeRuns::PlaceInHole> FreeRuns::FindWithin(const Fit& fit, const UnitRun& range) const {
+  if (by_place_.empty() || by_place_.begin()->first >= range.end()) return std::nullopt;
+  if (const auto last = std::prev(by_place_.end()); last->first + last->second <= range.first) return std::nullopt;
+  std::optional<PlaceInHole> best;
+  for (const BySize* sizes : {&below_mark_, &above_mark_}) {
+    for (auto at = sizes->lower_bound({fit.units, 0}); at != sizes->end(); ++at) {
+      if (best && at->first >= best->hole.units) break;
+      const UnitRun hole{at->second, at->first};
+      const uint64_t first = std::max(hole.first, range.first), end = std::min(hole.end(), range.end());
+      if (first >= end) continue;
+      const auto place = Cut({first, end - first}, fit);
+      if (!place) continue;
+      best = PlaceInHole{*place, hole};
+      break;
+    }
+  }
+  return best;
+}
+
+uint64_t FreeRuns::UnitsBefore(uint64_t unit) const {
+  const auto next = by_place_.lower_bound(unit);
+  if (next == by_place_.begin()) return 0;
+  const auto last = std::prev(next);
+  return last->first + last->second == unit ? last->second : 0;
+}
+
+uint64_t FreeRuns::UnitsAfter(uint64_t unit) const {
+  const auto found = by_place_.find(unit);
+  return found == by_place_.end() ? 0 : found->second;
+}
+
 UnitRun FreeRuns::Largest() const {
   UnitRun largest;
   ForEachByLength([&](const UnitRun& run) {

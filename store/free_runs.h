@@ -42,6 +42,15 @@ class FreeRuns {
   // The place for a run of fit.units: in the smallest hole that takes it, below the fill mark if any hole there does. A
   // hole that is long enough but misaligned is passed over. Takes nothing.
   std::optional<UnitRun> FindBest(const Fit& fit) const;
+  // The place for a run inside `range`: in the smallest hole there that takes it, whatever the fill mark, and that
+  // hole. Takes nothing.
+  struct PlaceInHole {
+    UnitRun place, hole;
+  };
+  std::optional<PlaceInHole> FindWithin(const Fit& fit, const UnitRun& range) const;
+  // Units of the free run that ends at `unit`, and of the one that begins there.
+  uint64_t UnitsBefore(uint64_t unit) const;
+  uint64_t UnitsAfter(uint64_t unit) const;
   // The longest hole, or units 0 when there is none.
   UnitRun Largest() const;
   // The part of `hole` that starts on a multiple of `align` and is a multiple of it long; units 0 when there is none.

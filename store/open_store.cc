@@ -278,7 +278,7 @@ class StoreOpener {
                            .epoch = core_->super_.epoch,
                            .durable_commit = core_->published_.load()};
     std::vector<DataFile*> files;
-    for (const auto& file : core_->devices_->files()) files.push_back(file.get());
+    for (const auto& file : core_->devices_->files()) files.push_back(file);
     for (DataFile* file : files) TS_RETURN_IF_ERROR(core_->devices_->WriteNextSlot(*file, slot));
     for (const absl::Status& status : core_->devices_->Sync(files)) TS_RETURN_IF_ERROR(status);
 

@@ -5,11 +5,11 @@
 
 namespace tensorshelf {
 
-void ParkedSpace::Park(uint64_t generation, uint64_t commit, std::vector<Extent> extents) {
+void ParkedSpace::Park(uint64_t generation, uint32_t place_seq, uint64_t commit, std::vector<Extent> extents) {
   if (extents.empty()) return;
   allocator_->Move(extents, SpaceState::kLive, SpaceState::kParked);
   absl::MutexLock lock(&mutex_);
-  items_.push_back({generation, commit, std::move(extents)});
+  items_.push_back({generation, place_seq, commit, std::move(extents)});
 }
 
 void ParkedSpace::MarkUnreadable(uint64_t generation) {
@@ -32,7 +32,7 @@ void ParkedSpace::Reclaim() {
   // The guards first, then the leases: a reader that left its guard before this scan has its lease counted.
   const uint64_t oldest = guards_->OldestActive();
   std::erase_if(items_, [&](const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (oldest < item.commit || leases_->Leased(item.generation)) return false;
+    if (oldest < item.commit || leases_->Leased(item.generation, item.place_seq)) return false;
     FreeLocked(item);
     return true;
   });

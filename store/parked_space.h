@@ -20,8 +20,9 @@ class ParkedSpace {
   ParkedSpace(ExtentAllocator* allocator, LeaseTable* leases, ReadGuards* guards)
       : allocator_(allocator), leases_(leases), guards_(guards) {}
 
-  // Commit `commit` dropped the object; its extents are kParked from now on. Call after `commit` was published.
-  void Park(uint64_t generation, uint64_t commit, std::vector<Extent> extents);
+  // Commit `commit` dropped the object, or moved it away from these extents of the place `place_seq`; they are kParked
+  // from now on. Call after `commit` was published.
+  void Park(uint64_t generation, uint32_t place_seq, uint64_t commit, std::vector<Extent> extents);
 
   // A read of this object failed on the device: when it is dropped, its units become bad instead of free.
   void MarkUnreadable(uint64_t generation);
@@ -37,6 +38,7 @@ class ParkedSpace {
  private:
   struct Item {
     uint64_t generation = 0;
+    uint32_t place_seq = 0;
     uint64_t commit = 0;
     std::vector<Extent> extents;
   };

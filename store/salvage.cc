@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -152,7 +153,6 @@ class Salvager {
 
   absl::Status CollectFromBackup() {
     if (options_.backup.empty()) return absl::OkStatus();
-    std::unordered_map<uint64_t, size_t> place;  // generation -> in candidates_
     const std::unique_ptr<ObjectCursor> cursor = index_->NewCursor("", "");
     while (true) {
       TS_ASSIGN_OR_RETURN(const bool there, cursor->Next());
@@ -162,7 +162,7 @@ class Salvager {
         batch_->DeleteName(cursor->name());
         continue;
       }
-      const auto [entry, is_new] = place.try_emplace(cursor->generation(), candidates_.size());
+      const auto [entry, is_new] = in_backup_.try_emplace(cursor->generation(), candidates_.size());
       if (is_new) {
         Candidate candidate;
         candidate.generation = cursor->generation();
@@ -176,14 +176,15 @@ class Salvager {
     }
     // Objects without a name take space too.
     return index_->ScanObjects(0, UINT64_MAX, [&](uint64_t generation, std::span<const std::byte>) {
-      if (place.contains(generation)) return true;
+      if (in_backup_.contains(generation)) return true;
       candidates_.push_back({.generation = generation, .source = Source::kBackup});
       newest_in_backup_ = std::max(newest_in_backup_, generation);
       return true;
     });
   }
 
-  // Trailers older than the backup are of objects that it has, or that had been dropped before it was made.
+  // Trailers older than the backup are of objects that it has, or that had been dropped before it was made. One of an
+  // object that was moved since says where it is by now.
   absl::Status CollectTrailers() {
     uint64_t total = 0, before = 0;
     for (const FoundFile& file : found_.files) total += file.label.data_end - file.label.data_begin;
@@ -196,12 +197,17 @@ class Salvager {
       before += file.label.data_end - file.label.data_begin;
       report_.trailers += trailers.size();
       for (Trailer& trailer : trailers) {
-        if (trailer.header.generation <= newest_in_backup_) continue;
         Candidate candidate;
         candidate.generation = trailer.header.generation;
-        candidate.names.push_back(trailer.name);
         if (const auto record = DecodeRecord(BytesOf(trailer.record)); record.ok()) {
           candidate.place_seq = record->place_seq;
+        }
+        if (candidate.generation <= newest_in_backup_) {
+          const auto known = in_backup_.find(candidate.generation);
+          if (known == in_backup_.end() || candidates_[known->second].place_seq >= candidate.place_seq) continue;
+          candidate.names = candidates_[known->second].names;
+        } else {
+          candidate.names.push_back(trailer.name);
         }
         candidate.trailer = std::move(trailer);
         candidates_.push_back(std::move(candidate));
@@ -211,6 +217,8 @@ class Salvager {
   }
 
   absl::Status Judge(Candidate& candidate) {
+    // An older place of an object that was moved: its bytes may still be whole there.
+    if (accepted_.contains(candidate.generation)) return absl::OkStatus();
     SalvagedObject object{.source = candidate.source, .generation = candidate.generation};
     object.name = candidate.names.empty() ? "" : candidate.names[0];
     ObjectRecord record;
@@ -271,6 +279,7 @@ class Salvager {
 
   absl::Status Accept(const Candidate& candidate, const ObjectRecord& record, SalvagedObject* object) {
     claimed_.Claim(ExtentsOf(record));
+    accepted_.insert(candidate.generation);
     if (candidate.trailer.has_value()) {
       // As the stager does: up to 64 sums are in the record, more in rows.
       const std::vector<uint64_t>& sums = candidate.trailer->sums;
@@ -377,6 +386,8 @@ class Salvager {
   std::unique_ptr<CommitBatch> batch_;
   std::vector<Candidate> candidates_;
   uint64_t newest_in_backup_ = 0;
+  std::unordered_map<uint64_t, size_t> in_backup_;  // generation -> in candidates_, which it precedes
+  std::unordered_set<uint64_t> accepted_;           // generations
   ClaimedSpace claimed_;
   std::unordered_map<std::string, uint64_t> taken_;  // name -> generation
   SalvageReport report_;

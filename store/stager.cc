@@ -163,7 +163,8 @@ absl::Status Stager::ReserveLarge(Work& work) {
   work.staged.space = ReservedSpace(&allocator, {});
   std::vector<uint32_t> writable;
   for (const auto& file : context_.devices->files()) {
-    if (file->file != nullptr && !file->read_only.load()) writable.push_back(file->row.file_id);
+    if (file->file != nullptr && !file->read_only.load() && !file->draining.load())
+      writable.push_back(file->row.file_id);
   }
   if (writable.size() > 1 && record.stored_bytes >= kStripeFrom) {
     std::vector<ReservedSpace> columns;
@@ -255,29 +256,11 @@ absl::Status Stager::Transfer(std::vector<Work>& works, std::vector<Segment> seg
                      absl::StrCat(Quoted(work.item->name), ": its memory changed while it was written"));
   }
   if (absl::IsInternal(result.status)) {
-    // The device refused these units: they are never handed out again. The rest of the object's space goes back.
+    // The rest of the object's space goes back.
     const Segment& failed = kept[result.failed_segment];
-    const Extent bad{owners[result.failed_segment]->row.file_id, static_cast<uint32_t>(UnitsFor(failed.length)),
-                     failed.offset / kUnitBytes};
-    std::vector<Extent> rest;
-    for (const Extent& extent : work.staged.space.Take()) {
-      const uint64_t begin = std::max(extent.first_unit, bad.first_unit);
-      const uint64_t end = std::min(extent.end_unit(), bad.end_unit());
-      if (extent.file_id != bad.file_id || begin >= end) {
-        rest.push_back(extent);
-        continue;
-      }
-      if (extent.first_unit < begin) {
-        rest.push_back({extent.file_id, static_cast<uint32_t>(begin - extent.first_unit), extent.first_unit});
-      }
-      if (end < extent.end_unit()) {
-        rest.push_back({extent.file_id, static_cast<uint32_t>(extent.end_unit() - end), end});
-      }
-    }
-    context_.allocator->Move({&bad, 1}, SpaceState::kReserved, SpaceState::kBad);
-    work.staged.space = ReservedSpace(context_.allocator, std::move(rest));
-    absl::MutexLock lock(&mutex_);
-    bad_units_.push_back(bad);
+    MarkBad({owners[result.failed_segment]->row.file_id, static_cast<uint32_t>(UnitsFor(failed.length)),
+             failed.offset / kUnitBytes},
+            work.staged.space);
   }
   return Annotate(result.status, Quoted(work.item->name));
 }
@@ -432,6 +415,28 @@ absl::StatusOr<std::vector<StagedObject>> Stager::Stage(std::span<const PutItem>
     staged.push_back(std::move(work.staged));
   }
   return staged;
+}
+
+void Stager::MarkBad(const Extent& bad, ReservedSpace& space) {
+  std::vector<Extent> rest;
+  for (const Extent& extent : space.Take()) {
+    const uint64_t begin = std::max(extent.first_unit, bad.first_unit);
+    const uint64_t end = std::min(extent.end_unit(), bad.end_unit());
+    if (extent.file_id != bad.file_id || begin >= end) {
+      rest.push_back(extent);
+      continue;
+    }
+    if (extent.first_unit < begin) {
+      rest.push_back({extent.file_id, static_cast<uint32_t>(begin - extent.first_unit), extent.first_unit});
+    }
+    if (end < extent.end_unit()) {
+      rest.push_back({extent.file_id, static_cast<uint32_t>(extent.end_unit() - end), end});
+    }
+  }
+  context_.allocator->Move({&bad, 1}, SpaceState::kReserved, SpaceState::kBad);
+  space = ReservedSpace(context_.allocator, std::move(rest));
+  absl::MutexLock lock(&mutex_);
+  bad_units_.push_back(bad);
 }
 
 std::vector<Extent> Stager::TakeBadUnits() {

@@ -44,6 +44,8 @@ class Stager {
   absl::StatusOr<std::vector<StagedObject>> Stage(std::span<const PutItem> items, bool lone,
                                                   const std::function<bool(const PutItem& item)>& may_skip);
 
+  // The device refused to write these units of `space`: they are never handed out again. The rest stays reserved.
+  void MarkBad(const Extent& bad, ReservedSpace& space);
   // Units of failed writes since the last call; the commit thread records them.
   std::vector<Extent> TakeBadUnits();
 

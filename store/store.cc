@@ -5,7 +5,11 @@
 
 #include "engine/foundation/little_endian.h"
 #include "engine/foundation/status_macros.h"
+#include "store/compact.h"
+#include "store/drain.h"
+#include "store/grow_store.h"
 #include "store/live_page.h"
+#include "store/move.h"
 #include "store/space_map.h"
 #include "store/store_core.h"
 
@@ -48,7 +52,7 @@ Object& Object::operator=(Object&& other) noexcept {
 }
 
 Object::~Object() {
-  if (leased_ && !core_->forked()) core_->Release(record_->generation);
+  if (leased_ && !core_->forked()) core_->Release(*record_);
   DropOrLeak(core_);
 }
 
@@ -161,6 +165,14 @@ absl::StatusOr<SpaceMap> Store::MapSpace() { return core_->MapSpace(); }
 absl::StatusOr<std::vector<uint64_t>> Store::ReadSums(const Object& object) { return core_->ReadSums(object); }
 BlockPosition Store::PositionOf(const Object& object, uint64_t offset) const {
   return core_->PositionOf(object, offset);
+}
+absl::StatusOr<std::vector<MoveResult>> Store::Move(std::span<const MoveRequest> requests) {
+  return core_->Move(requests);
+}
+absl::StatusOr<CompactReport> Store::Compact(const CompactOptions& options) { return core_->Compact(options); }
+absl::StatusOr<GrowReport> Store::Grow(const GrowOptions& options) { return core_->Grow(options); }
+absl::StatusOr<DrainReport> Store::Drain(const std::string& device, const DrainOptions& options) {
+  return core_->Drain(device, options);
 }
 absl::Status Store::Flush() { return core_->Flush(); }
 absl::Status Store::Backup(const std::string& directory) { return core_->Backup(directory); }

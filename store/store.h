@@ -41,6 +41,15 @@ class Store;
 class StoreCore;
 struct LivePage;  // store/live_page.h
 struct SpaceMap;  // store/space_map.h
+// store/move.h, store/compact.h, store/grow_store.h, store/drain.h
+struct MoveRequest;
+struct MoveResult;
+struct CompactOptions;
+struct CompactReport;
+struct GrowOptions;
+struct GrowReport;
+struct DrainOptions;
+struct DrainReport;
 
 // What must hold of a name when the commit is evaluated; else the whole transaction fails with kPrecondition.
 struct Precondition {
@@ -276,6 +285,18 @@ class Store {
   // All block sums of an object, in order.
   absl::StatusOr<std::vector<uint64_t>> ReadSums(const Object& object);
   BlockPosition PositionOf(const Object& object, uint64_t offset) const;
+
+  // Moves objects to other extents, all of `requests` in one commit; result i is of request i. What is put, deleted or
+  // moved by somebody else meanwhile wins, without an error.
+  absl::StatusOr<std::vector<MoveResult>> Move(std::span<const MoveRequest> requests);
+  // Moves objects so that the free space of each file lies in one piece. Others may use the store meanwhile. A dry run
+  // moves nothing, and works on a read-only store too.
+  absl::StatusOr<CompactReport> Compact(const CompactOptions& options);
+  // More capacity while the store is in use; what GrowStore does to a shelf that nobody has open.
+  absl::StatusOr<GrowReport> Grow(const GrowOptions& options);
+  // Moves everything off one device, given by its directory or the text of its uuid, and takes its files out of the
+  // shelf.
+  absl::StatusOr<DrainReport> Drain(const std::string& device, const DrainOptions& options);
 
   // Writes the witness of the last commit, so that nothing acknowledged depends on the index alone.
   absl::Status Flush();

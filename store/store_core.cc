@@ -62,6 +62,13 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
           .meters = &meters_,
           .idle_witness_ms = options_.idle_witness_ms},
       std::move(counts));
+  mover_ = std::make_unique<Mover>(Mover::Context{.devices = devices_.get(),
+                                                  .index = index_.get(),
+                                                  .reader = reader_.get(),
+                                                  .stager = stager_.get(),
+                                                  .queue = queue_.get(),
+                                                  .parked = parked_.get(),
+                                                  .store_uuid = super_.store_uuid});
   if (options_.background_fill) {
     fill_ = std::make_unique<BackgroundFill>(devices_.get(), allocator_.get(),
                                              [this] { return queue_->idle_ms() > options_.idle_witness_ms; });
@@ -262,7 +269,7 @@ absl::StatusOr<Object> StoreCore::FindLeased(const std::string& name, const View
     const ReadGuards::Guard guard = guards_.Enter(published_);
     absl::StatusOr<FoundObject> found = index_->FindObject(name, snapshot);
     if (found.ok()) {
-      leases_.Acquire(found->generation);
+      leases_.Acquire(found->generation, found->record->place_seq);
       return MakeObject(name, *std::move(found), /*ephemeral=*/false);
     }
     if (!absl::IsNotFound(found.status())) return Annotate(found.status(), Quoted(name));
@@ -369,8 +376,15 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
   const Operation operation = whole ? Operation::kGet : Operation::kSlice;
   OperationTimer timer =
       bytes <= kSampledBytesMax ? OperationTimer::Sampling(meters_, operation) : OperationTimer(meters_, operation);
-  const absl::Status status = tiered_reader_ != nullptr ? tiered_reader_->Read(items, options)
-                                                        : reader_->Read(items, options.verify, options.priority);
+  const auto read = [&] {
+    return tiered_reader_ != nullptr ? tiered_reader_->Read(items, options)
+                                     : reader_->Read(items, options.verify, options.priority);
+  };
+  absl::Status status = read();
+  if (KindOf(status) == ErrorKind::kDeviceMissing && index_mode_ == Index::Mode::kBesideWriter) {
+    TS_RETURN_IF_ERROR(AdoptNewFiles());
+    status = read();
+  }
   timer.End(status, requests.size(), bytes);
   return status.ok() ? status : ReadFailed(requests, status);
 }
@@ -392,9 +406,13 @@ absl::Status StoreCore::ExplainMismatch(const ReadRequest& request, const absl::
   const Object& object = *request.object;
   const auto row = index_->FindName(object.name_);
   if (!row.ok()) return row.status();
-  if (row->has_value() && (*row)->generation == object.record_->generation) return absl::OkStatus();
+  if (row->has_value() && (*row)->generation == object.record_->generation) {
+    const auto record = index_->FindRecord((*row)->generation, ((*row)->flags & NameRow::kInline) != 0);
+    if (!record.ok()) return record.status();
+    if ((*record)->place_seq == object.record_->place_seq) return absl::OkStatus();
+  }
   return MakeError(absl::StatusCode::kAborted, ErrorKind::kStale,
-                   absl::StrCat(Quoted(object.name_), " was replaced by the writer while it was read (",
+                   absl::StrCat(Quoted(object.name_), " was replaced or moved by the writer while it was read (",
                                 std::string(status.message()), ")"));
 }
 
@@ -511,6 +529,7 @@ absl::Status StoreCore::WriteFreemap(const CommitQueue::Counts& counts) {
 
 absl::Status StoreCore::Close() {
   if (forked()) return absl::OkStatus();
+  closing_.store(true);
   if (prefetcher_ != nullptr) prefetcher_->Stop();  // its steps take the lock
   absl::WriterMutexLock lock(&lifecycle_);
   if (std::exchange(closed_, true)) return absl::OkStatus();
@@ -541,6 +560,7 @@ absl::Status StoreCore::Close() {
     }
     views_.clear();
   }
+  mover_.reset();
   queue_.reset();
   RetireMemoryTier();
   tiered_reader_.reset();

@@ -28,6 +28,7 @@
 #include "store/lease_table.h"
 #include "store/live_file.h"
 #include "store/memory_tier.h"
+#include "store/move_run.h"
 #include "store/operation_meters.h"
 #include "store/parked_space.h"
 #include "store/prefetcher.h"
@@ -88,6 +89,10 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   absl::StatusOr<SpaceMap> MapSpace();
   absl::StatusOr<std::vector<uint64_t>> ReadSums(const Object& object);
   BlockPosition PositionOf(const Object& object, uint64_t offset) const;
+  absl::StatusOr<std::vector<MoveResult>> Move(std::span<const MoveRequest> requests);
+  absl::StatusOr<CompactReport> Compact(const CompactOptions& options);
+  absl::StatusOr<GrowReport> Grow(const GrowOptions& options);
+  absl::StatusOr<DrainReport> Drain(const std::string& device, const DrainOptions& options);
   absl::Status Flush();
   absl::Status Backup(const std::string& directory);
   absl::Status CatchUp();
@@ -96,7 +101,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   LivePage live_page();
   absl::Status counters_status();
 
-  void Release(uint64_t generation) { leases_.Release(generation); }
+  void Release(const ObjectRecord& record) { leases_.Release(record.generation, record.place_seq); }
   bool forked() const { return getpid() != pid_; }
   const std::string& path() const { return path_; }
   const std::shared_ptr<MemoryPool>& memory_pool() const { return devices_->pool(); }
@@ -120,6 +125,15 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   MemoryTier::Claim StageInMemory(const PutItem& item, const StagedObject& staged);
   Prefetcher::Step PrefetchStep(std::span<const std::string> names, const ReadOptions& options);
   void RetireMemoryTier();
+  MoveRun NewMoveRun(uint64_t rate_bytes_per_s, std::function<bool()> stop);
+  // Those of a device, given by its directory or its uuid; an error when the others could not take what they hold.
+  absl::StatusOr<std::vector<DataFile*>> FilesOfDevice(const std::string& device)
+      ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status SetDraining(const std::vector<DataFile*>& files, bool draining);
+  absl::Status CheckEmpty(const DataFile& file) const;
+  absl::Status RemoveDrained(const std::vector<DataFile*>& files, DrainReport& report)
+      ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
+  absl::Status AdoptNewFiles() ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
   absl::Status FollowWriter(bool now) ABSL_SHARED_LOCKS_REQUIRED(lifecycle_);
   absl::Status PrepareBallast(uint64_t capacity);
   absl::Status CheckIndexRoom(uint64_t batch_bytes, bool only_deletes);
@@ -161,6 +175,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::unique_ptr<Prefetcher> prefetcher_;       // likewise
   WriteLatch latch_;
   std::unique_ptr<CommitQueue> queue_;
+  std::unique_ptr<Mover> mover_;
   std::unique_ptr<BackgroundFill> fill_;
 
   std::atomic<uint64_t> puts_{0}, put_bytes_{0}, unchanged_puts_{0};
@@ -171,10 +186,12 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::map<Uuid, std::string> tiers_;    // of the devices
   std::unique_ptr<LiveFile> live_file_;  // null in a reader, and on a disk that is not the machine's own
 
+  std::atomic<bool> closing_{false};  // set before Close waits for the calls that are at work: long ones stop
   absl::Mutex lifecycle_;
   bool closed_ ABSL_GUARDED_BY(lifecycle_) = false;
   absl::Mutex views_mutex_;
   std::set<View::State*> views_ ABSL_GUARDED_BY(views_mutex_);
+  absl::Mutex files_mutex_;  // one change of the set of files at a time; also guards store_file_ then
   absl::Mutex follow_mutex_;
   absl::Time followed_at_ ABSL_GUARDED_BY(follow_mutex_) = absl::InfinitePast();
 };

@@ -51,10 +51,14 @@ absl::StatusOr<std::vector<MemoryLease>> StoreCore::Lease(std::span<const Object
     items.push_back({.name = &object.name_, .record = object.record_.get(), .payload = object.payload_.get()});
   }
   if (memory_tier_ == nullptr) return leases;
-  const uint64_t begun_ns = SteadyNanoseconds();
+  OperationTimer timer(meters_, Operation::kGet);
   auto entries = tiered_reader_->Hold(items, options, /*ahead=*/false);
+  if (KindOf(entries.status()) == ErrorKind::kDeviceMissing && index_mode_ == Index::Mode::kBesideWriter) {
+    TS_RETURN_IF_ERROR(AdoptNewFiles());
+    entries = tiered_reader_->Hold(items, options, /*ahead=*/false);
+  }
   if (!entries.ok()) {
-    meters_.CountError(Operation::kGet);
+    timer.End(entries.status(), 0, 0);
     return ReadFailed(requests, entries.status());
   }
   uint64_t granted = 0, granted_bytes = 0;
@@ -65,7 +69,7 @@ absl::StatusOr<std::vector<MemoryLease>> StoreCore::Lease(std::span<const Object
     leases[i] = memory_tier_->Grant(std::move((*entries)[i]));
   }
   // Those without a lease come to Read, which counts them.
-  if (granted > 0) meters_.Count(Operation::kGet, granted, granted_bytes, SteadyNanoseconds() - begun_ns);
+  if (granted > 0) timer.End(absl::OkStatus(), granted, granted_bytes);
   return leases;
 }
 

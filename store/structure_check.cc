@@ -429,8 +429,9 @@ class StructureChecker {
                     .code = "orphan_file",
                     .message = "a data file that the index does not know",
                     .file = file.file->path};
-    if (file.label.state != LabelState::kJoining) return Add(std::move(finding));
-    finding.message += ": adding it did not finish";
+    if (file.label.state == LabelState::kActive) return Add(std::move(finding));
+    finding.message += file.label.state == LabelState::kJoining ? ": adding it did not finish"
+                                                                : ": it was drained and removing it did not finish";
     finding.repair = "remove it";
     Add(std::move(finding), [this, path = file.file->path] { return disk_.Remove(path); });
   }

@@ -100,7 +100,7 @@ class VerifyRun {
   void LookCloser(const Piece& piece, std::byte* memory);
   void Finish(const std::vector<Piece>& window);
   void Throttle(uint64_t bytes);
-  bool ChangedSince(const std::string& name, uint64_t generation);
+  bool ChangedSince(const Object& object);
   void Report(const std::string& name, uint64_t generation, const absl::Status& status);
   void End(const absl::Status& status);
 
@@ -140,7 +140,7 @@ absl::Status VerifyRun::CountAll() {
       return listed.size() < kNamesPerScan;
     }));
     for (const std::string& name : listed) {
-      const absl::StatusOr<Object> object = store_.Find(name);
+      const absl::StatusOr<Object> object = store_.Find(object.name());
       if (object.ok()) bytes += object->size_bytes();
     }
     names += listed.size();
@@ -257,11 +257,13 @@ void VerifyRun::Throttle(uint64_t bytes) {
 }
 
 // True when the name no longer has that object, so that its bytes may have been overwritten meanwhile.
-bool VerifyRun::ChangedSince(const std::string& name, uint64_t generation) {
+// Replaced, or moved: a reader in another process holds no lease, and its old place may hold other bytes by now.
+bool VerifyRun::ChangedSince(const Object& object) {
   if (!store_.CatchUp().ok()) return false;
   const absl::StatusOr<Object> now = store_.Find(name);
   if (absl::IsNotFound(now.status())) return true;
-  return now.ok() && now->record().generation != generation;
+  return now.ok() && (now->record().generation != object.record().generation ||
+                      now->record().place_seq != object.record().place_seq);
 }
 
 void VerifyRun::Report(const std::string& name, uint64_t generation, const absl::Status& status) {
@@ -290,7 +292,7 @@ void VerifyRun::LookCloser(const Piece& piece, std::byte* memory) {
   absl::Status status = ReadPieces({piece}, memory);
   if (status.ok()) return;
   if (EndsRun(status)) return End(status);
-  if (KindOf(status) == ErrorKind::kStale || ChangedSince(subject.object.name(), subject.generation)) {
+  if (KindOf(status) == ErrorKind::kStale || ChangedSince(subject.object)) {
     subject.changed = true;
     return;
   }

@@ -17,6 +17,7 @@
 #include "python/bindings/puts.h"
 #include "python/bindings/reports.h"
 #include "python/bindings/slices.h"
+#include "python/bindings/space.h"
 #include "python/bindings/values.h"
 #include "python/bindings/waiting.h"
 #include "python/libtorch/pooled_tensor.h"
@@ -122,6 +123,9 @@ void DefineStore(py::module_& module) {
            [](const StorePointer& self, const std::string& destination) {
              Wait(self, [&](Store& store) { return store.Backup(destination); });
            })
+      .def("compact", &CompactStore)
+      .def("grow", &GrowOpenStore)
+      .def("drain", &DrainDevice)
       .def_property_readonly("forked", &StoreHandle::forked)
       .def("put",
            [](const StorePointer& self, const py::list& names, const py::list& values, const Metadata& metadata,

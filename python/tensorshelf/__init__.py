@@ -43,6 +43,7 @@ Classes
     StoredTensor  a tensor to be read in parts
     ObjectInfo    what the store knows of an object
     Commit        what a commit did
+    Compaction    what a compaction did, and Growth, Drained what grow and drain did
     Future        the result of a call in the background
 
 Errors are listed in ``tensorshelf.errors`` and are importable from here. Sizes are in bytes; where one is asked
@@ -56,6 +57,7 @@ from . import errors
 from ._async import Future
 from ._core import __version__
 from ._reading import Names, ObjectInfo, StoredTensor
+from ._space import Compaction, Drained, Growth, SpaceShape
 from .errors import *  # noqa: F403
 from .safetensors_files import export_safetensors, import_safetensors
 from .store import Commit, Store, Transaction, View, create, empty, open
@@ -65,9 +67,13 @@ from . import checkpoint, offload  # isort: skip  (they stand on everything abov
 
 __all__ = [
     "Commit",
+    "Compaction",
+    "Drained",
     "Future",
+    "Growth",
     "Names",
     "ObjectInfo",
+    "SpaceShape",
     "Store",
     "StoredTensor",
     "StoredWeights",

@@ -15,6 +15,7 @@ import torch
 from . import _core
 from ._async import Background, Future
 from ._reading import Reader
+from ._space import Compaction, Drained, Growth, mean_device_capacity
 from ._values import access_order, block_log2_of, cache_hint, parse_size, prepare, prepare_all, verifies
 from .errors import ClosedError
 
@@ -506,6 +507,76 @@ class Store(Reader, MutableMapping):
     def backup(self, destination: str | os.PathLike[str]) -> None:
         """Copies the index (names and records, not the data) into a directory, incrementally."""
         self._source()[0].backup(os.fspath(destination))
+
+    def grow(
+        self,
+        capacity: int | str | None = None,
+        devices: Iterable[str | os.PathLike[str]] | None = None,
+    ) -> Growth:
+        """Adds capacity while the store is in use: one more data file on each device.
+
+        capacity  bytes for tensors to add over all these devices, as int or text ("64GiB"), at least 8 MiB a
+                  device; if not given, on each as much as the devices have on average now
+        devices   directories: of devices that the store has, or of new ones (made when absent, else empty); all that
+                  it has if not given
+
+        Durable when it returns, all of it; a crash before that leaves the store as it was. Readers beside this
+        writer find the new files by themselves. Raises ValueError (capacity, no arguments), StoreFullError (it does
+        not fit on the disk), StoreExistsError (a new device's directory is not empty).
+        """
+        core = self._source()[0]
+        directories = [os.path.abspath(device) for device in devices or ()]
+        if capacity is None and not directories:
+            raise ValueError("grow needs a capacity, or devices")
+        if capacity is None:
+            size = mean_device_capacity(core.info()["files"]) * len(directories)
+        else:
+            size = parse_size(capacity, "capacity")
+        return Growth(**core.grow(size, directories))
+
+    def drain(
+        self,
+        device: str | os.PathLike[str],
+        rate: int | str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Drained:
+        """Moves everything off one device, and takes its data files out of the store, which stays in use.
+
+        device    its directory, or its uuid as in ``info()``
+        rate      bytes a second that are copied at most; no limit if not given
+        progress  as in ``compact``
+
+        What still lies there at the end is named in a StoreError: bytes that readers or views hold, ephemeral
+        objects, damaged ones (CorruptionError). The device then stays part of the store, and a second call does the
+        rest. Raises StoreFullError when the other devices have no room for it, StoreError when there is no other.
+        """
+        limit = 0 if rate is None else parse_size(rate, "rate")
+        if rate is not None and limit == 0:
+            raise ValueError("a rate of 0 would never end")
+        return Drained(**self._source()[0].drain(os.fspath(device), limit, progress))
+
+    def compact(
+        self,
+        rate: int | str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> Compaction:
+        """Moves objects so that the free space of each data file lies in one piece: large ones down, small ones up.
+
+        Works beside everything else, behind it on the device; what is put, deleted or renamed meanwhile wins. Every
+        byte is compared with its checksum on the way. Stopped at any point, by a crash too, each object is at its
+        old place or at its new one.
+
+        rate      bytes a second that are copied at most, as int or text ("200MB"); no limit if not given
+        progress  called as progress(objects_moved, bytes_moved) after each commit, from a thread of its own; an
+                  exception ends the run
+        dry_run   True: moves nothing, and reports what would come of it; works in mode "r" too
+        """
+        limit = 0 if rate is None else parse_size(rate, "rate")
+        if rate is not None and limit == 0:
+            raise ValueError("a rate of 0 would never end")
+        return Compaction.from_core(self._source()[0].compact(limit, dry_run, progress))
 
     def stats(self) -> dict[str, Any]:
         """Counters since the store was opened, and space by state; bytes where the name does not say otherwise.

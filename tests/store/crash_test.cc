@@ -285,6 +285,8 @@ TEST_F(CrashTest, OneOfEachOperation) {
       PutOp("a/large", 1 << 20, 4),
       PutOp("a/small", 6000, 5),
       {.kind = Kind::kClone, .name = "a/large", .to = "b/large"},
+      {.kind = Kind::kMove, .name = "a/large"},
+      {.kind = Kind::kMove, .name = "a/small"},
       {.kind = Kind::kPutMany, .parts = {PutOp("c/1", 10, 1), PutOp("c/2", 9000, 2), PutOp("c/3", 70000, 3)}},
       {.kind = Kind::kFlush},
       {.kind = Kind::kTransaction,
@@ -297,11 +299,14 @@ TEST_F(CrashTest, OneOfEachOperation) {
       {.kind = Kind::kDelete, .name = "a/large"},
       {.kind = Kind::kDelete, .name = "b/large"},
       PutOp("a/large", 900000, 6),
+      {.kind = Kind::kMove, .name = "a/large"},
       {.kind = Kind::kRenamePrefix, .name = "c/", .to = "f/"},
       {.kind = Kind::kDeletePrefix, .name = "a/"},
       {.kind = Kind::kReopen},
       PutOp("last", 300000, 7),
       {.kind = Kind::kDelete, .name = "d"},
+      {.kind = Kind::kCompact},
+      PutOp("over the old places", 500000, 8),
   };
   for (const ModelOp& op : ops) {
     ASSERT_NO_FATAL_FAILURE(Run(op)) << Describe(op);

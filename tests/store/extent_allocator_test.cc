@@ -56,6 +56,58 @@ TEST(ExtentAllocator, TakesTheSmallestHoleThatFits) {
   EXPECT_EQ(extents, (std::vector<Extent>{{1, 18, 302}}));
 }
 
+// Units 0 to 999, all live but for the holes.
+std::unique_ptr<ExtentAllocator> WithHoles(const std::vector<Extent>& holes) {
+  auto allocator = OneFile(1000, 0);
+  const auto all = allocator->Reserve({.units = 1000});
+  EXPECT_OK(all);
+  allocator->Move(*all, SpaceState::kReserved, SpaceState::kLive);
+  allocator->Move(holes, SpaceState::kLive, SpaceState::kParked);
+  allocator->Move(holes, SpaceState::kParked, SpaceState::kFree);
+  return allocator;
+}
+
+TEST(ExtentAllocator, ABetterPlaceIsBelowForLargeObjectsAndAboveForSmallOnes) {
+  auto allocator = WithHoles({{1, 40, 96}, {1, 20, 304}, {1, 100, 500}, {1, 15, 700}, {1, 12, 900}});
+  // Each touches the free run in the middle.
+  ASSERT_OK_AND_ASSIGN(const Extent large,
+                       allocator->ReserveBetter({.units = 18, .large = true, .leaving = {1, 18, 482}}));
+  EXPECT_EQ(large, (Extent{1, 18, 304}));
+  ASSERT_OK_AND_ASSIGN(const Extent small, allocator->ReserveBetter({.units = 10, .leaving = {1, 10, 600}}));
+  EXPECT_EQ(small, (Extent{1, 10, 902}));
+  // Only holes on its own side count.
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      allocator->ReserveBetter({.units = 60, .large = true, .leaving = {1, 60, 422}}).status()));
+}
+
+TEST(ExtentAllocator, AMoveThatOnlyChangesOneHoleForAnotherIsRefused) {
+  auto allocator = WithHoles({{1, 56, 96}, {1, 30, 500}});
+  const BetterPlace inside{.units = 20, .large = true, .leaving = {1, 20, 300}};
+  EXPECT_TRUE(absl::IsResourceExhausted(allocator->ReserveBetter(inside).status()));
+  BetterPlace next_to_a_leaving_one = inside;
+  next_to_a_leaving_one.neighbour_leaves = true;
+  ASSERT_OK_AND_ASSIGN(const Extent taken, allocator->ReserveBetter(next_to_a_leaving_one));
+  EXPECT_EQ(taken, (Extent{1, 20, 96}));
+  // What it leaves joins a free run: better than now, though nothing is free behind it.
+  ASSERT_OK_AND_ASSIGN(const Extent joins,
+                       allocator->ReserveBetter({.units = 20, .large = true, .leaving = {1, 20, 530}}));
+  EXPECT_EQ(joins, (Extent{1, 20, 128}));
+}
+
+TEST(ExtentAllocator, ADrainingFileTakesNothingUntilItIsTakenBack) {
+  ExtentAllocator allocator;
+  ASSERT_OK(allocator.AddFile({1, 0, 100}));
+  ASSERT_OK(allocator.AddFile({2, 0, 1000}));
+  ASSERT_OK(allocator.SetDraining(2, true));
+  ASSERT_OK_AND_ASSIGN(const auto extents, allocator.Reserve({.units = 60}));
+  EXPECT_EQ(extents[0].file_id, 1u);
+  EXPECT_TRUE(absl::IsResourceExhausted(allocator.Reserve({.units = 60}).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(allocator.Reserve({.units = 60, .file_id = 2}).status()));
+  ASSERT_OK(allocator.SetDraining(2, false));
+  EXPECT_OK(allocator.Reserve({.units = 60}));
+  EXPECT_TRUE(absl::IsNotFound(allocator.SetDraining(3, true)));
+}
+
 TEST(ExtentAllocator, PassesOverAMisalignedBestHole) {
   auto allocator = OneFile(1000, 0);
   ASSERT_OK(allocator->Reserve({.units = 1000}));

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "store/move.h"
 #include "tests/store/store_fixture.h"
 
 namespace {
@@ -38,6 +39,11 @@ int Run(const std::string& shelf, uint64_t seed, uint64_t number) {
     const bool remove = random() % 5 == 0;
     const std::string change =
         remove ? absl::StrCat("delete ", name, "\n") : absl::StrCat("put ", name, " ", size, " ", number, "\n");
+    if (random() % 3 == 0) {  // changes nothing that the store holds
+      const MoveRequest move{.name = absl::StrCat("n", random() % 20)};
+      const auto moved = (*store)->Move({&move, 1});
+      if (!moved.ok() && !absl::IsNotFound(moved.status())) return 5;
+    }
     if (!Say(absl::StrCat("?", change))) return 2;
     absl::Status status;
     if (remove) {

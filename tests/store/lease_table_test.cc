@@ -30,6 +30,24 @@ TEST(LeaseTable, CountsPerGeneration) {
   EXPECT_EQ(table.total(), 1u);
 }
 
+TEST(LeaseTable, ALeaseHoldsItsPlaceAndLaterOnes) {
+  LeaseTable table;
+  table.Acquire(1, 3);
+  table.Acquire(1, 5);
+  table.Acquire(2, 0);
+  EXPECT_FALSE(table.Leased(1, 2)) << "left before any of the two began";
+  EXPECT_TRUE(table.Leased(1, 3));
+  EXPECT_TRUE(table.Leased(1, 4)) << "the place keeps extents of place 3";
+  EXPECT_EQ(table.Count(1), 2u);
+  table.Release(1, 3);
+  EXPECT_FALSE(table.Leased(1, 4));
+  EXPECT_TRUE(table.Leased(1, 5));
+  EXPECT_TRUE(table.Leased(1));
+  table.Release(1, 5);
+  EXPECT_FALSE(table.Leased(1));
+  EXPECT_TRUE(table.Leased(2, 0));
+}
+
 TEST(LeaseTableDeathTest, AReleaseTooManyAborts) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   LeaseTable table;

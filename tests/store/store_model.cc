@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/status_macros.h"
+#include "store/compact.h"
+#include "store/move.h"
 #include "tests/store/store_fixture.h"
 
 namespace tensorshelf {
@@ -15,7 +17,7 @@ using Kind = ModelOp::Kind;
 const char* NameOf(Kind kind) {
   constexpr const char* kNames[] = {"put",      "put-unchanged", "put-ephemeral", "delete",       "rename",
                                     "clone",    "delete-prefix", "rename-prefix", "clone-prefix", "transaction",
-                                    "put-many", "flush",         "reopen"};
+                                    "put-many", "flush",         "move",          "compact",      "reopen"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -86,12 +88,29 @@ absl::StatusCode ApplyInPlace(Model& model, const ModelOp& op) {
       }
       return absl::StatusCode::kOk;
     case Kind::kFlush:
+    case Kind::kCompact:
       return absl::StatusCode::kOk;
+    case Kind::kMove:
+      return model.contains(op.name) ? absl::StatusCode::kOk : absl::StatusCode::kNotFound;
     case Kind::kReopen:
       model = Durable(model);
       return absl::StatusCode::kOk;
   }
   return absl::StatusCode::kInternal;
+}
+
+// Also OK: there was no room, or nothing to be moved.
+absl::Status MoveIn(Store& store, const std::string& name) {
+  const MoveRequest request{.name = name};
+  TS_ASSIGN_OR_RETURN(const std::vector<MoveResult> results, store.Move({&request, 1}));
+  const MoveFate fate = results[0].fate;
+  if (fate == MoveFate::kDamaged) return results[0].why;
+  return fate == MoveFate::kLost ? absl::InternalError("lost, and nobody was there to win") : absl::OkStatus();
+}
+
+absl::Status CompactAll(Store& store) {
+  TS_ASSIGN_OR_RETURN(const CompactReport report, store.Compact({}));
+  return report.objects_damaged + report.objects_lost == 0 ? absl::OkStatus() : absl::DataLossError("damage or loss");
 }
 
 PutItem ItemOf(const ModelOp& op, const std::string& bytes) {
@@ -153,6 +172,8 @@ absl::StatusCode Apply(Model& model, const ModelOp& op) {
 
 absl::Status Apply(Store& store, const ModelOp& op) {
   if (op.kind == Kind::kFlush) return store.Flush();
+  if (op.kind == Kind::kMove) return MoveIn(store, op.name);
+  if (op.kind == Kind::kCompact) return CompactAll(store);
   if (op.kind == Kind::kPutMany) {
     std::vector<std::string> bytes;
     for (const ModelOp& part : op.parts) bytes.push_back(part.value.bytes());
@@ -241,6 +262,9 @@ ModelOp RandomOp(std::mt19937_64& random, const ModelChoices& choices) {
       if (random() % 4 == 0 && choices.reopen) return {.kind = Kind::kReopen};
       if (random() % 4 == 0) return {.kind = Kind::kFlush};
       return simple();
+    case 3:
+      if (random() % 4 == 0) return {.kind = Kind::kCompact};
+      return {.kind = Kind::kMove, .name = any(choices.names)};
     default:
       return simple();
   }

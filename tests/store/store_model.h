@@ -40,6 +40,8 @@ struct ModelOp {
     kTransaction,  // `parts`, in order
     kPutMany,      // `parts`, all kPut
     kFlush,
+    kMove,  // of one name, to another place
+    kCompact,
     kReopen,
   };
   Kind kind = Kind::kPut;

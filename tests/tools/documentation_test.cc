@@ -47,6 +47,7 @@ const std::vector<std::vector<std::string>> kVerbs = {{"cat"},
                                                       {"index", "restore"},
                                                       {"index", "salvage"},
                                                       {"grow"},
+                                                      {"compact"},
                                                       {"relocate"},
                                                       {"watch"}};
 

@@ -45,11 +45,12 @@ int Run(int argc, const char* const* argv, Console& console) {
   app.name("tensorshelf");
   app.require_subcommand(1);
   app.set_version_flag("--version", TENSORSHELF_VERSION);
-  const std::vector<Verb> verbs = {
-      AddInfo(app),     AddLs(app),     AddStat(app), AddCat(app),         AddDiff(app),         AddDf(app),
-      AddMap(app),      AddVerify(app), AddFsck(app), AddExport(app),      AddImport(app),       AddCreate(app),
-      AddRm(app),       AddMv(app),     AddCp(app),   AddIndexBackup(app), AddIndexRestore(app), AddIndexSalvage(app),
-      AddRelocate(app), AddGrow(app),   AddWatch(app)};
+  const std::vector<Verb> verbs = {AddInfo(app),         AddLs(app),           AddStat(app),     AddCat(app),
+                                   AddDiff(app),         AddDf(app),           AddMap(app),      AddVerify(app),
+                                   AddFsck(app),         AddExport(app),       AddImport(app),   AddCreate(app),
+                                   AddRm(app),           AddMv(app),           AddCp(app),       AddIndexBackup(app),
+                                   AddIndexRestore(app), AddIndexSalvage(app), AddRelocate(app), AddGrow(app),
+                                   AddCompact(app),      AddWatch(app)};
   std::string shell;
   CommandLine completion(app, "completion", "Print completions for a shell: tensorshelf completion bash.");
   completion.RequiredChoice("SHELL", &shell, "bash or zsh", {"bash", "zsh"});

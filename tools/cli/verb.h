@@ -24,6 +24,7 @@ struct Verb {
 
 // Each in the file of its name, but mv and cp in mv_cp.cc and those of the index in index_verbs.cc.
 Verb AddCat(CLI::App& app);
+Verb AddCompact(CLI::App& app);
 Verb AddCp(CLI::App& app);
 Verb AddCreate(CLI::App& app);
 Verb AddDf(CLI::App& app);
