@@ -591,9 +591,9 @@ class Store(Reader, MutableMapping):
         devices          each: ``device_uuid``, ``tier``, space, bytes and transfers (``..._ops``) since the opening,
                          ``in_flight_ops`` and ``waiting_blocks`` now, ``reads`` and ``writes``: latencies of transfers
         staging          buffers of the arena, free ones, and threads that wait for one
-        memory           the memory tier: ``hits``, ``misses`` and ``joined_reads`` count objects, ``held_bytes`` is what
-                         it has taken of ``capacity``, ``leased_bytes`` and ``oldest_lease_seconds`` tell of tensors
-                         from ``get(copy=False)`` that still live
+        memory           the memory tier: ``hits``, ``misses`` and ``joined_reads`` count objects, ``held_bytes`` is
+                         what it has taken of ``capacity``, ``leased_bytes`` and ``oldest_lease_seconds`` tell of
+                         tensors from ``get(copy=False)`` that still live
         counters_hidden  None while other processes can see these numbers (``tensorshelf watch``), else why not: a
                          reader, a disk without room
         """
