@@ -140,7 +140,7 @@ absl::Status VerifyRun::CountAll() {
       return listed.size() < kNamesPerScan;
     }));
     for (const std::string& name : listed) {
-      const absl::StatusOr<Object> object = store_.Find(object.name());
+      const absl::StatusOr<Object> object = store_.Find(name);
       if (object.ok()) bytes += object->size_bytes();
     }
     names += listed.size();
@@ -256,11 +256,11 @@ void VerifyRun::Throttle(uint64_t bytes) {
   mutex_.AwaitWithDeadline(absl::Condition(&stop_), started_ + due);
 }
 
-// True when the name no longer has that object, so that its bytes may have been overwritten meanwhile.
-// Replaced, or moved: a reader in another process holds no lease, and its old place may hold other bytes by now.
+// True when the object was replaced or moved: a reader in another process holds no lease, and the place may hold other
+// bytes by now.
 bool VerifyRun::ChangedSince(const Object& object) {
   if (!store_.CatchUp().ok()) return false;
-  const absl::StatusOr<Object> now = store_.Find(name);
+  const absl::StatusOr<Object> now = store_.Find(object.name());
   if (absl::IsNotFound(now.status())) return true;
   return now.ok() && (now->record().generation != object.record().generation ||
                       now->record().place_seq != object.record().place_seq);
