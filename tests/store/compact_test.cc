@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "store/extent_allocator.h"
 #include "store/layout.h"
 #include "store/verify.h"
 #include "tests/store/store_fixture.h"
