@@ -97,6 +97,7 @@ LivePage StoreCore::SampleCounters() const {
     page.operations[i] = {.items = counts.items,
                           .bytes = counts.bytes,
                           .errors = counts.errors,
+                          .calls = counts.calls,
                           .reserved = {},
                           .latency = counts.latency};
   }

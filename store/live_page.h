@@ -9,7 +9,7 @@
 //   96     holder[320]  416 program[32]
 //   512    GAUGES, 64 u64 in the order of LiveGauges
 //   1024   OPERATION[16], 576 bytes each, in the order of Operation (store/operation_meters.h):
-//          0 u64 items  8 u64 bytes  16 u64 errors  24 u64[3] 0  48 LATENCY
+//          0 u64 items  8 u64 bytes  16 u64 errors  24 u64 calls  32 u64[2] 0  48 LATENCY
 //   10240  DEVICE[16], 1232 bytes each:
 //          0 uuid[16]  16 tier[32]  48 u64 read_ops, write_ops, read_bytes, write_bytes, staged_bytes, resubmitted_ops,
 //          failed_ops, in_flight_ops, waiting_blocks, capacity, live, free  144 u64[4] 0  176 LATENCY of reads
@@ -83,8 +83,8 @@ struct LiveGauges {
 };
 
 struct LiveOperation {
-  uint64_t items = 0, bytes = 0, errors = 0;
-  std::array<uint64_t, 3> reserved{};
+  uint64_t items = 0, bytes = 0, errors = 0, calls = 0;
+  std::array<uint64_t, 2> reserved{};
   LatencyCounts latency;
 };
 

@@ -10,11 +10,12 @@ const char* NameOf(Operation operation) {
 
 OperationCounts OperationMeters::Read(Operation operation) const {
   const Meter& meter = meters_[static_cast<size_t>(operation)];
-  OperationCounts counts{.items = meter.items_beyond_calls.load(std::memory_order_relaxed),
+  OperationCounts counts{.calls = meter.calls.load(std::memory_order_relaxed),
+                         .items = meter.items_beyond_calls.load(std::memory_order_relaxed),
                          .bytes = meter.bytes.load(std::memory_order_relaxed),
                          .errors = meter.errors.load(std::memory_order_relaxed),
                          .latency = meter.latency.Read()};
-  counts.items += counts.latency.count();
+  counts.items += counts.calls;
   return counts;
 }
 

@@ -31,20 +31,28 @@ inline constexpr size_t kOperationCount = 9;
 const char* NameOf(Operation operation);
 
 struct OperationCounts {
+  uint64_t calls = 0;     // that succeeded
   uint64_t items = 0;     // objects; of a commit transactions, of a sync files, of an index write 1
   uint64_t bytes = 0;     // of tensors; of an index write, of its batch
   uint64_t errors = 0;    // calls that failed; nothing else is counted of them
-  LatencyCounts latency;  // its count is that of the calls
+  LatencyCounts latency;  // its count is that of the calls, or near it where calls were sampled
 };
 
 // Thread-safe and lock-free; relaxed, as LatencyHistogram.
 class OperationMeters {
  public:
-  void Count(Operation operation, uint64_t items, uint64_t bytes, uint64_t nanoseconds) {
+  void Count(Operation operation, uint64_t items, uint64_t bytes) {
     Meter& meter = meters_[static_cast<size_t>(operation)];
+    meter.calls.fetch_add(1, std::memory_order_relaxed);
     if (items != 1) meter.items_beyond_calls.fetch_add(items - 1, std::memory_order_relaxed);
     if (bytes > 0) meter.bytes.fetch_add(bytes, std::memory_order_relaxed);
-    meter.latency.Record(nanoseconds);
+  }
+  // Besides Count, for each call or for a sample of them.
+  void Time(Operation operation, uint64_t nanoseconds, uint64_t weight = 1) {
+    meters_[static_cast<size_t>(operation)].latency.Record(nanoseconds, weight);
+  }
+  uint64_t calls(Operation operation) const {
+    return meters_[static_cast<size_t>(operation)].calls.load(std::memory_order_relaxed);
   }
   void CountError(Operation operation) {
     meters_[static_cast<size_t>(operation)].errors.fetch_add(1, std::memory_order_relaxed);
@@ -57,26 +65,42 @@ class OperationMeters {
   struct alignas(64) Meter {
     // Most calls are about one object, so that this is seldom written. Less than one is added modulo 2^64.
     std::atomic<uint64_t> items_beyond_calls{0};
+    std::atomic<uint64_t> calls{0};
     std::atomic<uint64_t> bytes{0}, errors{0};
     LatencyHistogram latency;
   };
   std::array<Meter, kOperationCount> meters_;
 };
 
-// Counts one operation from here on. Confined to one thread.
+// Counts and times one operation from here on. Confined to one thread.
 class OperationTimer {
  public:
-  OperationTimer(OperationMeters& meters, Operation operation)
-      : meters_(meters), operation_(operation), begun_ns_(SteadyNanoseconds()) {}
+  OperationTimer(OperationMeters& meters, Operation operation) : OperationTimer(meters, operation, 1) {}
+
+  // For what takes a microsecond, where reading the clock twice is felt: after the first kTimedFirst calls one in
+  // kSampleEvery is timed, and stands for as many.
+  static OperationTimer Sampling(OperationMeters& meters, Operation operation) {
+    const uint64_t before = meters.calls(operation);
+    const uint64_t weight = before < kTimedFirst ? 1 : before % kSampleEvery == 0 ? kSampleEvery : 0;
+    return OperationTimer(meters, operation, weight);
+  }
 
   void End(const absl::Status& status, uint64_t items, uint64_t bytes) {
     if (!status.ok()) return meters_.CountError(operation_);
-    meters_.Count(operation_, items, bytes, SteadyNanoseconds() - begun_ns_);
+    if (weight_ > 0) meters_.Time(operation_, SteadyNanoseconds() - begun_ns_, weight_);
+    meters_.Count(operation_, items, bytes);
   }
 
  private:
+  static constexpr uint64_t kTimedFirst = 64;
+  static constexpr uint64_t kSampleEvery = 16;
+
+  OperationTimer(OperationMeters& meters, Operation operation, uint64_t weight)
+      : meters_(meters), operation_(operation), weight_(weight), begun_ns_(weight > 0 ? SteadyNanoseconds() : 0) {}
+
   OperationMeters& meters_;
   const Operation operation_;
+  const uint64_t weight_;  // 0: not timed
   const uint64_t begun_ns_;
 };
 

@@ -65,8 +65,11 @@ void WriteOperations(const LivePage& page, Writer& out) {
     for (size_t i = 0; i < kOperationCount; ++i)
       write(Label{"operation", NameOf(static_cast<Operation>(i))}, page.operations[i]);
   };
-  out.Family("operation_seconds", "histogram", "Time that calls took which succeeded.");
+  out.Family("operation_seconds", "histogram",
+             "Time that calls took which succeeded; of many short ones a sample, each for sixteen.");
   each([&](const Label& label, const LiveOperation& one) { out.Histogram({label}, one.latency); });
+  out.Family("operation_calls_total", "counter", "Calls that succeeded, also those that stand behind a timed one.");
+  each([&](const Label& label, const LiveOperation& one) { out.Sample({label}, one.calls); });
   out.Family("operation_items_total", "counter", "Objects of the calls; of commits transactions, of syncs files.");
   each([&](const Label& label, const LiveOperation& one) { out.Sample({label}, one.items); });
   out.Family("operation_bytes_total", "counter", "Bytes of tensors; of index writes, bytes of their batches.");

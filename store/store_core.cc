@@ -15,7 +15,8 @@ namespace tensorshelf {
 namespace {
 
 constexpr absl::Duration kFollowEvery = absl::Seconds(1);
-constexpr int kCommitTries = 4;  // of a put whose unchanged object was replaced while it was compared
+constexpr uint64_t kSampledBytesMax = 4096;  // of a read that may take no longer than two looks at the clock
+constexpr int kCommitTries = 4;              // of a put whose unchanged object was replaced while it was compared
 
 std::string Quoted(const std::string& name) { return absl::StrCat("\"", EscapeForTerminal(name), "\""); }
 
@@ -170,8 +171,8 @@ absl::StatusOr<CommitResult> StoreCore::CommitCounted(Transaction::State& transa
   if (!result.ok()) {
     meters_.CountError(operation);
   } else {
-    meters_.Count(operation, puts > 0 ? puts : result->names_changed, transaction.staged_bytes,
-                  transaction.staged_ns + SteadyNanoseconds() - begun_ns);
+    meters_.Time(operation, transaction.staged_ns + SteadyNanoseconds() - begun_ns);
+    meters_.Count(operation, puts > 0 ? puts : result->names_changed, transaction.staged_bytes);
   }
   return result;
 }
@@ -280,7 +281,7 @@ absl::StatusOr<Object> StoreCore::Find(const std::string& name, const View* view
   TS_RETURN_IF_ERROR(CheckView(view));
   TS_RETURN_IF_ERROR(ValidateName(name));
   TS_RETURN_IF_ERROR(FollowWriter(/*now=*/false));
-  OperationTimer timer(meters_, Operation::kFind);
+  OperationTimer timer = OperationTimer::Sampling(meters_, Operation::kFind);
   absl::StatusOr<Object> found = FindLeased(name, view);
   if (absl::IsNotFound(found.status()) && index_mode_ == Index::Mode::kBesideWriter && view == nullptr) {
     TS_RETURN_IF_ERROR(FollowWriter(/*now=*/true));
@@ -357,7 +358,9 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
     bytes += request.to.size();
     whole &= request.to.size() == object.record_->logical_bytes;
   }
-  OperationTimer timer(meters_, whole ? Operation::kGet : Operation::kSlice);
+  const Operation operation = whole ? Operation::kGet : Operation::kSlice;
+  OperationTimer timer =
+      bytes <= kSampledBytesMax ? OperationTimer::Sampling(meters_, operation) : OperationTimer(meters_, operation);
   const absl::Status status = reader_->Read(items, options.verify, options.priority);
   timer.End(status, requests.size(), bytes);
   if (status.ok()) return status;

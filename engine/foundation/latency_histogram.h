@@ -64,9 +64,10 @@ static_assert(sizeof(LatencyCounts) == 528);
 // Thread-safe and lock-free. Relaxed: each number is one of its own; a Read beside a Record may have it in part.
 class LatencyHistogram {
  public:
-  void Record(uint64_t nanoseconds) {
-    buckets_[LatencyBucket(nanoseconds)].fetch_add(1, std::memory_order_relaxed);
-    sum_ns_.fetch_add(nanoseconds, std::memory_order_relaxed);
+  // `weight`: how many it stands for.
+  void Record(uint64_t nanoseconds, uint64_t weight = 1) {
+    buckets_[LatencyBucket(nanoseconds)].fetch_add(weight, std::memory_order_relaxed);
+    sum_ns_.fetch_add(nanoseconds * weight, std::memory_order_relaxed);
     uint64_t largest = max_ns_.load(std::memory_order_relaxed);
     while (nanoseconds > largest && !max_ns_.compare_exchange_weak(largest, nanoseconds, std::memory_order_relaxed)) {
     }

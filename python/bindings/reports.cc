@@ -130,6 +130,7 @@ py::dict OperationsOf(const LivePage& page) {
     const LiveOperation& operation = page.operations[i];
     py::dict dict;
     AddLatency(operation.latency, dict);
+    dict["count"] = operation.calls;
     dict["items"] = operation.items;
     dict["bytes"] = operation.bytes;
     dict["errors"] = operation.errors;

@@ -22,7 +22,7 @@ class LiveCountersTest : public StoreFixture {
     Open();
   }
   LiveOperation Counted(Operation operation) { return store_->live_page().operation(operation); }
-  uint64_t Calls(Operation operation) { return Counted(operation).latency.count(); }
+  uint64_t Calls(Operation operation) { return Counted(operation).calls; }
 };
 
 TEST_F(LiveCountersTest, PutsCommitsAndSyncs) {
@@ -30,6 +30,7 @@ TEST_F(LiveCountersTest, PutsCommitsAndSyncs) {
   ASSERT_OK(store_->Put(BytesItem("small", small)));
   ASSERT_OK(store_->Put(std::vector<PutItem>{BytesItem("a", large), BytesItem("b", large)}));
   const LiveOperation puts = Counted(Operation::kPut);
+  EXPECT_EQ(puts.calls, 2u);
   EXPECT_EQ(puts.latency.count(), 2u);
   EXPECT_EQ(puts.items, 3u);
   EXPECT_EQ(puts.bytes, 600'100u);
@@ -98,6 +99,7 @@ TEST_F(LiveCountersTest, WhatFailsIsAnErrorAndNothingElse) {
   EXPECT_FALSE(store_->Put(item).ok());
   EXPECT_FALSE(store_->Put(BytesItem("", bytes)).ok());
   const LiveOperation puts = Counted(Operation::kPut);
+  EXPECT_EQ(puts.calls, 0u);
   EXPECT_EQ(puts.latency.count(), 0u);
   EXPECT_EQ(puts.items, 0u);
   EXPECT_EQ(puts.bytes, 0u);
@@ -114,6 +116,22 @@ TEST_F(LiveCountersTest, ViewsAndWaitingTransactionsAreGauges) {
             gauges.reserved + gauges.live + gauges.parked + gauges.free + gauges.scratch + gauges.limbo + gauges.bad);
   EXPECT_EQ(gauges.arena_buffers, gauges.arena_free_buffers);
   EXPECT_GT(gauges.arena_buffers, 0u);
+}
+
+// Of many short calls every sixteenth is timed, and stands for sixteen.
+TEST_F(LiveCountersTest, SampledLatenciesAreOfAsManyCalls) {
+  const std::string small = RandomBytes(100, 1), large = RandomBytes(20'000, 1);
+  ASSERT_OK(store_->Put(BytesItem("small", small)));
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(Get("small"), small);
+  EXPECT_EQ(Counted(Operation::kGet).latency.count(), 60u) << "the first ones are all timed";
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(Get("small"), small);
+  const LiveOperation gets = Counted(Operation::kGet);
+  EXPECT_EQ(gets.calls, 1060u);
+  EXPECT_GE(gets.latency.count(), 1060u);
+  EXPECT_LT(gets.latency.count(), 1060u + 16);
+  ASSERT_OK(store_->Put(BytesItem("large", large)));
+  for (int i = 0; i < 7; ++i) EXPECT_EQ(Get("large"), large);
+  EXPECT_EQ(Counted(Operation::kGet).latency.count(), gets.latency.count() + 7) << "long ones always";
 }
 
 TEST_F(LiveCountersTest, NoThreadsCountIsLost) {

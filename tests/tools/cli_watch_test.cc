@@ -40,6 +40,7 @@ void CountGets(WatchReading& reading, uint64_t calls, uint64_t each_ns, uint64_t
   get.latency.buckets[LatencyBucket(each_ns)] += calls;
   get.latency.sum_ns += calls * each_ns;
   get.latency.max_ns = std::max(get.latency.max_ns, each_ns);
+  get.calls += calls;
   get.items += calls;
   get.bytes += bytes;
 }

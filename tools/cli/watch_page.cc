@@ -26,9 +26,8 @@ struct Activity {
 };
 
 Activity ActivityOf(const LiveOperation& now, const LiveOperation* before) {
-  if (before == nullptr) return {now.latency.count(), now.bytes, now.latency};
-  const LatencyCounts latency = now.latency.Since(before->latency);
-  return {latency.count(), Grown(now.bytes, before->bytes), latency};
+  if (before == nullptr) return {now.calls, now.bytes, now.latency};
+  return {Grown(now.calls, before->calls), Grown(now.bytes, before->bytes), now.latency.Since(before->latency)};
 }
 
 Activity ReadsOf(const LiveDevice& now, const LiveDevice* before) {
@@ -163,7 +162,7 @@ void AddOperations(const WatchPage& page, Lines& lines) {
     const std::string line = absl::StrFormat("%-12s %9s %13s %9s %9s %9s %11d %7d", NameOf(static_cast<Operation>(i)),
                                              Rate(activity.calls, seconds), ByteRate(activity.bytes, seconds),
                                              LatencyOr(activity.latency, 0.5), LatencyOr(activity.latency, 0.99),
-                                             LatencyOr(activity.latency, 1), now.latency.count(), now.errors);
+                                             LatencyOr(activity.latency, 1), now.calls, now.errors);
     activity.calls > 0 ? lines.Add(line) : lines.Add(Colour::kDim, line);
   }
 }
@@ -309,7 +308,7 @@ Json WatchJson(const WatchPage& page) {
   for (size_t i = 0; i < count; ++i) {
     const LiveOperation& now = live.operations[i];
     Json one = {{"operation", NameOf(static_cast<Operation>(i))},
-                {"count", now.latency.count()},
+                {"count", now.calls},
                 {"items", now.items},
                 {"bytes", now.bytes},
                 {"errors", now.errors}};
