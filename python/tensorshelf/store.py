@@ -483,7 +483,8 @@ class Store(Reader, MutableMapping):
         operations       by name: put, get, slice, find, delete, names (renames and clones), commit (a group of
                          transactions), sync, index_write. Each: ``count`` of calls that succeeded, ``errors`` of
                          others, ``items`` (objects), ``bytes``, and latencies ``p50_us``, ``p99_us``, ``max_us``,
-                         ``mean_us``, exact to within a half of themselves; None without any
+                         ``mean_us``, exact to within a half of themselves (of lookups and reads up to 4 KiB, of every
+                         sixteenth call); None without any
         devices          each: ``device_uuid``, ``tier``, space, bytes and transfers (``..._ops``) since the opening,
                          ``in_flight_ops`` and ``waiting_blocks`` now, ``reads`` and ``writes``: latencies of transfers
         staging          buffers of the arena, free ones, and threads that wait for one
