@@ -153,7 +153,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::string holder_text_;  // in the shelf's LOCK; empty in a reader
   int64_t opened_ns_ = 0;
   ProcessStart process_;
-  std::map<Uuid, std::string> tiers_;  // of the devices
+  std::map<Uuid, std::string> tiers_;    // of the devices
   std::unique_ptr<LiveFile> live_file_;  // null in a reader, and on a disk that is not the machine's own
 
   absl::Mutex lifecycle_;

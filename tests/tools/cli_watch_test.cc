@@ -246,7 +246,7 @@ TEST_F(CliWatch, OnATerminalPagesAreDrawnInPlace) {
   const std::vector<std::string> arguments = {"tensorshelf", "watch", shelf(), "--count", "2", "--interval", "10ms"};
   std::vector<const char*> argv;
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  ASSERT_EQ(Run(static_cast<int>(argv.size()), argv.data(), console), 0) << err.str();
+  ASSERT_EQ(cli::Run(static_cast<int>(argv.size()), argv.data(), console), 0) << err.str();
   const std::string text = out.str();
   EXPECT_EQ(text.rfind("\x1b[2J\x1b[H", 0), 0u);
   EXPECT_EQ(text.find("\x1b[2J", 1), std::string::npos) << "the second page does not clear the screen first";
