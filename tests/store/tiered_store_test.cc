@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "engine/linux_disk.h"
 #include "store/memory_tier.h"
 #include "store/stager.h"
@@ -172,15 +173,17 @@ TEST_F(TieredStoreTest, ManyGettersOfAMissingObjectDoOneRead) {
   Put("a", bytes, CacheHint::kOnce);
   const uint64_t ops_before = store_->stats().io.read_ops;
   // The first read is held back until all others wait for it.
+  absl::Notification others_wait;
   std::atomic<bool> armed{true};
   disk_.OnCall([&](Call call, const std::string&) {
     if (call != Call::kSubmit && call != Call::kPRead) return;
-    if (!armed.exchange(false)) return;
-    while (store_->stats().memory.joined_reads < kGetters - 1) std::this_thread::yield();
+    if (armed.exchange(false)) others_wait.WaitForNotification();
   });
   std::vector<std::thread> getters;
   std::atomic<int> right{0};
   for (int i = 0; i < kGetters; ++i) getters.emplace_back([&] { right += Get("a") == bytes; });
+  while (store_->stats().memory.joined_reads < kGetters - 1) std::this_thread::yield();
+  others_wait.Notify();
   for (std::thread& getter : getters) getter.join();
   disk_.OnCall(nullptr);
   EXPECT_EQ(right, kGetters);
