@@ -261,7 +261,7 @@ absl::Status CommitEvaluator::MoveObject(CommitOp& op) {
   // Rows of sums stay as they are: they go by generation.
   TS_RETURN_IF_ERROR(batch_->PutObject(to, {}));
   const std::vector<Extent> kept = ExtentsOf(to);
-  DroppedSpace left{to.generation, now->place_seq, ExtentsOf(*now), /*moved=*/true};
+  DroppedSpace left{to.generation, now->place_seq, ExtentsOf(*now), /*moved=*/true, /*sums_count=*/0};
   std::erase_if(left.extents,
                 [&](const Extent& extent) { return std::find(kept.begin(), kept.end(), extent) != kept.end(); });
   dropped_.push_back(std::move(left));
@@ -327,7 +327,8 @@ absl::Status CommitEvaluator::DropReference(const NameRow& row) {
     --counters_.inline_count.rows;
     counters_.inline_count.bytes -= record->logical_bytes;
   }
-  dropped_.push_back({record->generation, record->place_seq, ExtentsOf(*record), /*moved=*/false});
+  dropped_.push_back({record->generation, record->place_seq, ExtentsOf(*record), /*moved=*/false,
+                      record->sums.empty() && !is_inline ? record->sums_count() : 0});
   return absl::OkStatus();
 }
 

@@ -29,7 +29,8 @@ struct DroppedSpace {
   uint64_t generation = 0;
   uint32_t place_seq = 0;
   std::vector<Extent> extents;
-  bool moved = false;  // the object lives on, elsewhere
+  bool moved = false;       // the object lives on, elsewhere
+  uint64_t sums_count = 0;  // of the sums that lie in rows
 };
 
 // Confined to the commit thread; lives for one group.

@@ -179,6 +179,7 @@ void CommitQueue::CommitGroup(const Group& group) {
     if (!super_stored_) batch->PutSuper(context_.super);
     if (const absl::Status synced = SyncTouched(accepted, *batch); !synced.ok()) return FailGroup(accepted, synced);
     PutBadUnits(*batch);
+    KeepSums(evaluator);
     context_.sequence->fetch_add(1);
     OperationTimer timer(*context_.meters, Operation::kIndexWrite);
     const absl::Status committed = context_.index->Commit(*batch, commit);
@@ -203,6 +204,16 @@ void CommitQueue::CommitGroup(const Group& group) {
   for (size_t i = 0; i < accepted.size(); ++i) {
     results[i].commit = evaluator.changes_index() ? commit : 0;
     accepted[i]->result = std::move(results[i]);
+  }
+}
+
+void CommitQueue::KeepSums(const CommitEvaluator& evaluator) {
+  for (const DroppedSpace& dropped : evaluator.dropped()) {
+    if (dropped.sums_count == 0) continue;
+    std::vector<uint64_t> sums(dropped.sums_count);
+    // Rows that are missing or damaged do not keep an object from being dropped; who reads it is told.
+    if (!context_.index->ReadSums(dropped.generation, 0, std::span<uint64_t>(sums)).ok()) continue;
+    context_.parked->KeepSums(dropped.generation, std::move(sums));
   }
 }
 

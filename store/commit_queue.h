@@ -110,6 +110,7 @@ class CommitQueue {
   void CommitGroup(const Group& group);
   void EvaluateGroup(const Group& group, CommitEvaluator& evaluator, Group& accepted,
                      std::vector<CommitResult>& results);
+  void KeepSums(const CommitEvaluator& evaluator);
   absl::Status SyncTouched(const Group& accepted, CommitBatch& batch);
   void PublishGroup(const Group& accepted, const CommitEvaluator& evaluator, uint64_t commit);
   void FailGroup(const Group& accepted, const absl::Status& status);

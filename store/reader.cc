@@ -195,6 +195,15 @@ absl::Status Reader::RereadBlock(const ReadItem& item, uint64_t block, uint64_t 
                                            info.offset, " of ", info.file, ") does not match its checksum"));
 }
 
+absl::Status Reader::ReadSums(uint64_t generation, uint64_t first, std::span<uint64_t> out) {
+  const absl::Status status = index_->ReadSums(generation, first, out);
+  // In this order: they are kept before their rows go.
+  if (absl::IsDataLoss(status) && parked_ != nullptr && parked_->ReadSums(generation, first, out)) {
+    return absl::OkStatus();
+  }
+  return status;
+}
+
 absl::Status Reader::VerifyPlan(Plan& plan) {
   std::vector<uint64_t> rows;
   absl::Status first_error;
@@ -205,7 +214,7 @@ absl::Status Reader::VerifyPlan(Plan& plan) {
     std::span<const uint64_t> expected;
     if (record.sums.empty()) {
       rows.resize(part.sums_count);
-      TS_RETURN_IF_ERROR(Annotate(index_->ReadSums(record.generation, first, std::span<uint64_t>(rows)),
+      TS_RETURN_IF_ERROR(Annotate(ReadSums(record.generation, first, std::span<uint64_t>(rows)),
                                   absl::StrCat(Quoted(*part.item->name), ": checksums")));
       expected = rows;
     } else {

@@ -16,6 +16,7 @@
 #include "index/index.h"
 #include "index/record.h"
 #include "store/device_set.h"
+#include "store/parked_space.h"
 
 namespace tensorshelf {
 
@@ -33,7 +34,14 @@ class Reader {
  public:
   Reader(DeviceSet* devices, Index* index) : devices_(devices), index_(index) {}
 
+  // Where a writer keeps what objects need that were dropped while they are read. Call before the first read.
+  void set_parked(const ParkedSpace* parked) { parked_ = parked; }
+
   absl::Status Read(std::span<const ReadItem> items, bool verify, Priority priority);
+
+  // The sums of out.size() blocks from block `first` on, of an object whose record does not hold them. The caller holds
+  // a lease. DataLoss: there are no such rows.
+  absl::Status ReadSums(uint64_t generation, uint64_t first, std::span<uint64_t> out);
 
   uint64_t reread_blocks() const { return reread_blocks_.load(std::memory_order_relaxed); }
   uint64_t corrupt_blocks() const { return corrupt_blocks_.load(std::memory_order_relaxed); }
@@ -50,6 +58,7 @@ class Reader {
 
   DeviceSet* devices_;
   Index* index_;
+  const ParkedSpace* parked_ = nullptr;
   std::atomic<uint64_t> reread_blocks_{0};
   std::atomic<uint64_t> corrupt_blocks_{0};
 };

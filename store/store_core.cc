@@ -30,6 +30,7 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
     TS_CHECK(marked.ok());
   }
   parked_ = std::make_unique<ParkedSpace>(allocator_.get(), &leases_, &guards_);
+  reader_->set_parked(parked_.get());
   ephemeral_ = std::make_unique<EphemeralTable>(allocator_.get(), &leases_, memory_tier_.get());
   stager_ = std::make_unique<Stager>(Stager::Context{
       .devices = devices_.get(),
@@ -42,7 +43,7 @@ void StoreCore::StartWriting(CommitQueue::Counts counts) {
       .first_sum = [this](const ObjectRecord& record) -> absl::StatusOr<uint64_t> {
         if (!record.sums.empty()) return record.sums[0];
         uint64_t sum = 0;
-        TS_RETURN_IF_ERROR(index_->ReadSums(record.generation, 0, {&sum, 1}));
+        TS_RETURN_IF_ERROR(reader_->ReadSums(record.generation, 0, {&sum, 1}));
         return sum;
       }});
   queue_ = std::make_unique<CommitQueue>(
@@ -491,7 +492,8 @@ absl::StatusOr<std::vector<uint64_t>> StoreCore::ReadSums(const Object& object) 
   const ObjectRecord& record = *object.record_;
   if (!record.sums.empty() || record.placement == Placement::kInline) return record.sums;
   std::vector<uint64_t> sums(record.sums_count());
-  TS_RETURN_IF_ERROR(Annotate(index_->ReadSums(record.generation, 0, std::span<uint64_t>(sums)), Quoted(object.name_)));
+  TS_RETURN_IF_ERROR(
+      Annotate(reader_->ReadSums(record.generation, 0, std::span<uint64_t>(sums)), Quoted(object.name_)));
   return sums;
 }
 

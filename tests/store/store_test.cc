@@ -123,13 +123,17 @@ TEST_F(StoreTest, AFullStoreRefusesAndStaysAsItWas) {
 TEST_F(StoreTest, ALeaseKeepsReplacedBytes) {
   Create();
   Open();
-  const std::string old = RandomBytes(4 << 20, 1);
+  const std::string old = RandomBytes(5 << 20, 1);  // more blocks than a record has room for sums
   ASSERT_OK(store_->Put(BytesItem("x", old)));
   {
     ASSERT_OK_AND_ASSIGN(const Object object, store_->Find("x"));
-    for (int i = 2; i < 30; ++i) ASSERT_OK(store_->Put(BytesItem("x", RandomBytes(4 << 20, i))));
-    EXPECT_GE(store_->stats().space.parked, 4u << 20);
+    for (int i = 2; i < 20; ++i) ASSERT_OK(store_->Put(BytesItem("x", RandomBytes(5 << 20, i))));
+    EXPECT_GE(store_->stats().space.parked, 5u << 20);
     EXPECT_EQ(ReadAll(object), old);
+    ASSERT_OK(Delete("x"));
+    EXPECT_EQ(ReadAll(object), old);
+    ASSERT_OK_AND_ASSIGN(const std::vector<uint64_t> sums, store_->ReadSums(object));
+    EXPECT_EQ(sums.size(), 80u);
   }
   EXPECT_EQ(store_->stats().space.parked, 0u);
 }
@@ -212,7 +216,7 @@ TEST_F(StoreTest, PrefixOperationsMoveNamesAndNoData) {
 TEST_F(StoreTest, AViewSeesOneCommit) {
   Create();
   Open();
-  const std::string old = RandomBytes(300000, 1);
+  const std::string old = RandomBytes(5 << 20, 1);  // more blocks than a record has room for sums
   ASSERT_OK(store_->Put(BytesItem("a", old)));
   ASSERT_OK_AND_ASSIGN(auto view, store_->NewView());
   for (int i = 0; i < 10; ++i) ASSERT_OK(store_->Put(BytesItem("a", RandomBytes(2 << 20, i)))) << i;
