@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/foundation/little_endian.h"
 #include "engine/foundation/status_macros.h"
 #include "engine/worker_thread.h"
@@ -15,6 +16,8 @@ namespace tensorshelf {
 namespace {
 
 constexpr int kReadTries = 50;  // of a page that is caught while it is written, which takes some microseconds
+constexpr absl::Duration kClosingMax = absl::Seconds(2);
+constexpr absl::Duration kPause = absl::Milliseconds(20);
 
 absl::StatusOr<LivePage> ReadPage(Disk& disk, const std::string& path) {
   absl::StatusOr<LivePage> page;
@@ -99,9 +102,16 @@ absl::StatusOr<LiveReading> ReadLive(Disk& disk, const std::string& path_of_shel
   const std::string& shelf = reading.shelf;
   TS_ASSIGN_OR_RETURN(reading.store_file, ReadStoreFile(disk, shelf));
   const std::string path = JoinPath(shelf, kCountersName);
-  const absl::StatusOr<std::string> holder = disk.LockHolder(JoinPath(shelf, kLockFileName));
+  absl::StatusOr<std::string> holder = disk.LockHolder(JoinPath(shelf, kLockFileName));
+  absl::StatusOr<LivePage> page = ReadPage(disk, path);
+  // A writer that closes takes its counters away first and gives its lock back some time later.
+  for (absl::Duration waited; holder.ok() && absl::IsNotFound(page.status()) && waited < kClosingMax;
+       waited += kPause) {
+    absl::SleepFor(kPause);
+    holder = disk.LockHolder(JoinPath(shelf, kLockFileName));
+    page = ReadPage(disk, path);
+  }
   if (!holder.ok() && !absl::IsNotFound(holder.status())) return holder.status();
-  const absl::StatusOr<LivePage> page = ReadPage(disk, path);
   if (!holder.ok()) {
     return absl::FailedPreconditionError(absl::StrCat("nobody writes to ", shelf, WhatIsLeft(page)));
   }

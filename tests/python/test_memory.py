@@ -193,6 +193,7 @@ def test_lent_tensors_outlive_the_store(shelf, caplog):
 def test_a_forked_child_reads_and_drops_lent_tensors(shelf, python):
     program = """
 import os, sys, tensorshelf as ts, torch
+torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
 store = ts.open(sys.argv[1], memory="8MiB")
 value = torch.arange(200000, dtype=torch.float32)
 store.put("a", value, cache="keep")
