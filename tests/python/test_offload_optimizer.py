@@ -193,7 +193,8 @@ def test_memory_is_bounded_by_the_window(store, monkeypatch):
         set_gradients(params, step)
         optimizer.step()
     optimizer.flush()
-    assert 0 < alive["most"] <= 3 << 20
+    # The thread that read or wrote a bucket (1 MiB) may hold it a moment longer than the window counts it.
+    assert 0 < alive["most"] <= 4 << 20
     assert all(b.state_bytes <= 1 << 20 for b in optimizer._buckets())
 
 

@@ -231,7 +231,8 @@ raise SystemExit(3)
 def test_interrupted_put(shelf_dir, python):
     ts.create(shelf_dir, capacity="1GiB", prefill="none")
     program = """
-import sys, torch, tensorshelf as ts
+import signal, sys, torch, tensorshelf as ts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with SIGINT ignored
 store = ts.open(sys.argv[1])
 store.put("before", torch.ones(10))
 value = torch.zeros(64 << 20, dtype=torch.uint8)
