@@ -43,8 +43,8 @@ class ObservedSequentialFile : public rocksdb::FSSequentialFileOwnerWrapper {
       : FSSequentialFileOwnerWrapper(std::move(file)), file_system_(file_system), path_(std::move(path)) {}
 
   IOStatus Read(size_t n, const IOOptions& options, Slice* result, char* scratch, IODebugContext* debug) override {
-    const IOStatus status = file_system_->Observe({.kind = Kind::kRead, .path = path_, .offset = offset_},
-                                                  [&] { return target()->Read(n, options, result, scratch, debug); });
+    IOStatus status = file_system_->Observe({.kind = Kind::kRead, .path = path_, .offset = offset_},
+                                            [&] { return target()->Read(n, options, result, scratch, debug); });
     if (status.ok()) offset_ += result->size();
     return status;
   }
