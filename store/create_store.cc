@@ -253,7 +253,7 @@ class StoreCreator {
   absl::Status Finish() {
     TS_RETURN_IF_ERROR(ReplaceFile(*disk_, JoinPath(path_, kStoreFileName), FormatStoreFile(store_file_)));
     for (const std::string& directory : directories_) {
-      const absl::Status removed = disk_->Remove(JoinPath(directory, kCreatingFileName));
+      absl::Status removed = disk_->Remove(JoinPath(directory, kCreatingFileName));
       if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
       TS_RETURN_IF_ERROR(disk_->SyncDirectory(directory));
     }

@@ -32,7 +32,7 @@ absl::Status StoreCore::PrepareBallast(uint64_t capacity) {
   const uint64_t wanted = BallastBytes(capacity);
   TS_ASSIGN_OR_RETURN(const uint64_t size, file->Size());
   if (size < wanted && space.available_bytes >= wanted + 2 * kHeadroom) {
-    const absl::Status allocated = file->Allocate(wanted);
+    absl::Status allocated = file->Allocate(wanted);
     if (!allocated.ok() && !absl::IsResourceExhausted(allocated)) return allocated;
   } else if (size > 0 && space.available_bytes < kHeadroom) {
     TS_RETURN_IF_ERROR(file->Truncate(0));

@@ -51,7 +51,7 @@ std::string BoundsProblem(const Label& label) {
 }
 
 std::string Problem(const Label& label) {
-  const std::string bounds = BoundsProblem(label);
+  std::string bounds = BoundsProblem(label);
   if (!bounds.empty()) return bounds;
   if (label.state < LabelState::kJoining || label.state > LabelState::kDraining) {
     return absl::StrCat("state ", static_cast<int>(label.state), " is none of 1 to 3");

@@ -62,7 +62,7 @@ absl::Status LiveFile::status() const {
 }
 
 absl::Status LiveFile::Make() {
-  const absl::Status removed = options_.disk->Remove(options_.path);
+  absl::Status removed = options_.disk->Remove(options_.path);
   if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
   TS_ASSIGN_OR_RETURN(file_, options_.disk->Open(options_.path, {.writable = true, .create = true, .direct = false}));
   written_ = options_.sample();

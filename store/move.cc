@@ -175,7 +175,7 @@ absl::Status Mover::ReadRanges(std::span<PlannedMove> moves, std::span<const Ran
   for (size_t i = 0; i < items.size(); ++i) {
     MoveResult& result = moves[ranges[i].move].result;
     if (result.fate != MoveFate::kMoved) continue;
-    const absl::Status status = context_.reader->Read({&items[i], 1}, /*verify=*/true, priority);
+    absl::Status status = context_.reader->Read({&items[i], 1}, /*verify=*/true, priority);
     if (status.ok()) continue;
     if (!IsSourceError(status)) return status;
     if (!IsCurrent(*context_.index, *items[i].record)) {

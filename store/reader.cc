@@ -196,7 +196,7 @@ absl::Status Reader::RereadBlock(const ReadItem& item, uint64_t block, uint64_t 
 }
 
 absl::Status Reader::ReadSums(uint64_t generation, uint64_t first, std::span<uint64_t> out) {
-  const absl::Status status = index_->ReadSums(generation, first, out);
+  absl::Status status = index_->ReadSums(generation, first, out);
   // In this order: they are kept before their rows go.
   if (absl::IsDataLoss(status) && parked_ != nullptr && parked_->ReadSums(generation, first, out)) {
     return absl::OkStatus();

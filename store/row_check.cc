@@ -58,7 +58,7 @@ class RowChecker {
   }
 
   absl::Status ScanNames() {
-    const absl::Status status =
+    absl::Status status =
         index_.ScanRows(IndexFamily::kNames, [&](std::span<const std::byte> key, std::span<const std::byte> value) {
           ++check_->names;
           const std::string name = key.empty() ? "" : TextOf(key.subspan(1));
@@ -181,7 +181,7 @@ class RowChecker {
       ++need;
       counted = next_row = 0;
     };
-    const absl::Status status =
+    absl::Status status =
         index_.ScanRows(IndexFamily::kSums, [&](std::span<const std::byte> key, std::span<const std::byte> value) {
           ByteReader reader(key);
           const auto generation = reader.Big<uint64_t>();

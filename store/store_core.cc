@@ -196,7 +196,7 @@ absl::Status StoreCore::PublishEphemeral(CommitRequest& request, CommitResult& r
     // Before the name: whoever drops the object finds it in the memory tier.
     if (op.memory.role() == MemoryTier::Claim::Role::kFill) memory_tier_->Publish(op.memory);
   }
-  const absl::Status status = ephemeral_->Put(staged, [&](const std::string& name) -> absl::Status {
+  absl::Status status = ephemeral_->Put(staged, [&](const std::string& name) -> absl::Status {
     TS_ASSIGN_OR_RETURN(const auto row, index_->FindName(name));
     if (!row.has_value()) return absl::OkStatus();
     return absl::AlreadyExistsError(
