@@ -26,10 +26,11 @@ uint64_t BytesOfColumn(const ObjectRecord& record, size_t column) {
                      static_cast<uint32_t>(column));
 }
 
-// Still as it was found: neither dropped nor moved.
-bool IsCurrent(Index& index, const ObjectRecord& record) {
+// What becomes of a move whose source cannot be read. One that was dropped or moved meanwhile is nobody's damage.
+MoveResult UnreadableSource(Index& index, const ObjectRecord& record, const absl::Status& why) {
   const auto now = index.FindRecord(record.generation, /*is_inline=*/false);
-  return now.ok() && (*now)->place_seq == record.place_seq;
+  if (!now.ok() || (*now)->place_seq != record.place_seq) return {MoveFate::kLost, 0, absl::OkStatus()};
+  return {MoveFate::kDamaged, 0, why};
 }
 
 bool IsSourceError(const absl::Status& status) {
@@ -178,12 +179,10 @@ absl::Status Mover::ReadRanges(std::span<PlannedMove> moves, std::span<const Ran
     absl::Status status = context_.reader->Read({&items[i], 1}, /*verify=*/true, priority);
     if (status.ok()) continue;
     if (!IsSourceError(status)) return status;
-    if (!IsCurrent(*context_.index, *items[i].record)) {
-      result.fate = MoveFate::kLost;  // the rows of its sums went with it
-      continue;
+    result = UnreadableSource(*context_.index, *items[i].record, status);
+    if (result.fate == MoveFate::kDamaged && absl::IsInternal(status)) {
+      context_.parked->MarkUnreadable(items[i].record->generation);
     }
-    if (absl::IsInternal(status)) context_.parked->MarkUnreadable(items[i].record->generation);
-    result = {MoveFate::kDamaged, 0, status};
   }
   return absl::OkStatus();
 }
@@ -235,13 +234,9 @@ absl::Status Mover::WriteTrailer(PlannedMove& move, Priority priority) {
   std::vector<uint64_t> rows;
   if (to.sums.empty() && to.sums_count() > 0) {
     rows.resize(to.sums_count());
-    const absl::Status read = context_.index->ReadSums(to.generation, 0, std::span<uint64_t>(rows));
+    const absl::Status read = context_.reader->ReadSums(to.generation, 0, std::span<uint64_t>(rows));
     if (!read.ok()) {
-      if (IsCurrent(*context_.index, move.source.record())) {
-        move.result = {MoveFate::kDamaged, 0, Annotate(read, Quoted(move.name))};
-      } else {
-        move.result.fate = MoveFate::kLost;
-      }
+      move.result = UnreadableSource(*context_.index, move.source.record(), Annotate(read, Quoted(move.name)));
       return absl::OkStatus();
     }
   }

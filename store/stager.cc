@@ -75,7 +75,7 @@ absl::StatusOr<bool> Stager::FindUnchanged(const PutItem& item, StagedObject& st
   if (metadata != item.metadata) return false;
   // What training changed it mostly changed everywhere: one block tells, and the others are not hashed twice.
   if (old.placement == Placement::kExtents) {
-    // The rows of an object that is being replaced may be gone; the fingerprint decides alone then.
+    // Where the sum cannot be read, the fingerprint decides alone.
     const absl::StatusOr<uint64_t> first_sum = context_.first_sum(old);
     const uint64_t block_bytes = std::min<uint64_t>(old.block_bytes(), item.bytes.size());
     if (first_sum.ok() && Hash128(item.bytes.first(block_bytes)).low != *first_sum) return false;
