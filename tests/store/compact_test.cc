@@ -17,27 +17,15 @@
 #include "store/extent_allocator.h"
 #include "store/layout.h"
 #include "store/verify.h"
-#include "tests/store/store_fixture.h"
-#include "tests/store/store_model.h"
+#include "tests/store/modelled_store.h"
 
 namespace tensorshelf {
 namespace {
 
 using testing::IsOk;
 
-class CompactTest : public StoreFixture {
+class CompactTest : public ModelledStore {
  protected:
-  CompactTest() {
-    options_.staging_bytes = 4 << 20;
-    options_.page_locked = false;
-    options_.background_fill = false;
-  }
-
-  void Put(const std::string& name, uint64_t size) {
-    model_[name] = {.size = size, .seed = model_.size() + 1};
-    const std::string bytes = model_[name].bytes();
-    ASSERT_OK(store_->Put(BytesItem(name, bytes)));
-  }
   void Drop(const std::string& name) {
     ASSERT_OK(Delete(name));
     model_.erase(name);
@@ -58,14 +46,11 @@ class CompactTest : public StoreFixture {
     EXPECT_OK(report);
     return report.ok() ? *report : CompactReport{};
   }
-  void ExpectWhole() {
-    EXPECT_EQ(Difference(*store_, model_), "");
-    EXPECT_EQ(SpaceProblem(*store_), "");
+  void ExpectWholeAndSound() {
+    ExpectWhole();
     ASSERT_OK_AND_ASSIGN(const VerifyReport verified, VerifyStore(*store_, "", {}));
     EXPECT_EQ(verified.damage_count, 0u);
   }
-
-  Model model_;
 };
 
 TEST_F(CompactTest, FreeSpaceEndsUpInOnePiece) {
@@ -79,11 +64,11 @@ TEST_F(CompactTest, FreeSpaceEndsUpInOnePiece) {
   EXPECT_EQ(report.after.free_bytes, report.before.free_bytes);
   EXPECT_GT(report.after.largest_free, report.after.free_bytes * 9 / 10);
   EXPECT_LT(report.after.free_runs, report.before.free_runs);
-  ExpectWhole();
+  ExpectWholeAndSound();
   const CompactReport again = Compact();
   EXPECT_EQ(again.objects_moved, 0u) << "what has no better place moves no more";
   Reopen();
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, ADryRunSaysWhatWouldCome) {
@@ -99,7 +84,7 @@ TEST_F(CompactTest, ADryRunSaysWhatWouldCome) {
   EXPECT_EQ(report.after.largest_free, plan.after.largest_free);
   EXPECT_EQ(report.after.free_runs, plan.after.free_runs);
   EXPECT_DOUBLE_EQ(report.after.fragmentation, plan.after.fragmentation);
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, ADryRunNeedsNoWriter) {
@@ -130,7 +115,7 @@ TEST_F(CompactTest, ClonesStayShared) {
     if (name[0] != 'n') continue;
     EXPECT_EQ(store_->Find(name)->record(), store_->Find("copy/" + name)->record());
   }
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, StripedObjectsKeepTheirDevices) {
@@ -149,9 +134,9 @@ TEST_F(CompactTest, StripedObjectsKeepTheirDevices) {
     EXPECT_EQ(after.columns[column][0].file_id, before.columns[column][0].file_id);
     EXPECT_LT(after.columns[column][0].first_unit, before.columns[column][0].first_unit);
   }
-  ExpectWhole();
+  ExpectWholeAndSound();
   Reopen();
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, DamagedObjectsAreReportedAndStay) {
@@ -179,7 +164,7 @@ TEST_F(CompactTest, DamagedObjectsAreReportedAndStay) {
   EXPECT_GT(report.objects_moved, 0u);
   model_.erase(name);
   ASSERT_OK(Delete(name));
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, StopsWhereItIsToldTo) {
@@ -206,11 +191,11 @@ TEST_F(CompactTest, StopsWhereItIsToldTo) {
       Compact({.stop = [&] { return stop; }, .progress = [&](const CompactReport&) { stop = true; }});
   EXPECT_TRUE(report.stopped);
   EXPECT_GT(report.objects_moved, 0u);
-  ExpectWhole();
+  ExpectWholeAndSound();
   const CompactReport rest = Compact();
   EXPECT_FALSE(rest.stopped);
   EXPECT_GT(rest.objects_moved, 0u);
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, KeepsToItsRate) {
@@ -248,7 +233,7 @@ TEST_F(CompactTest, ACloseEndsIt) {
   }
   store_.reset();
   Open();
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 TEST_F(CompactTest, BesidePutsAndDeletes) {
@@ -273,9 +258,9 @@ TEST_F(CompactTest, BesidePutsAndDeletes) {
   }
   done.Notify();
   compacting.join();
-  ExpectWhole();
+  ExpectWholeAndSound();
   Reopen();
-  ExpectWhole();
+  ExpectWholeAndSound();
 }
 
 }  // namespace

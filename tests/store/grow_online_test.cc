@@ -16,8 +16,7 @@
 #include "store/structure_check.h"
 #include "store/uuid.h"
 #include "store/verify.h"
-#include "tests/store/store_fixture.h"
-#include "tests/store/store_model.h"
+#include "tests/store/modelled_store.h"
 
 namespace tensorshelf {
 namespace {
@@ -26,23 +25,8 @@ using testing::IsOk;
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-class GrowOnlineTest : public StoreFixture {
+class GrowOnlineTest : public ModelledStore {
  protected:
-  GrowOnlineTest() {
-    options_.staging_bytes = 4 << 20;
-    options_.page_locked = false;
-    options_.background_fill = false;
-  }
-
-  void Put(const std::string& name, uint64_t size) {
-    model_[name] = {.size = size, .seed = model_.size() + 1};
-    const std::string bytes = model_[name].bytes();
-    ASSERT_OK(store_->Put(BytesItem(name, bytes)));
-  }
-  void ExpectWhole() {
-    EXPECT_EQ(Difference(*store_, model_), "");
-    EXPECT_EQ(SpaceProblem(*store_), "");
-  }
   std::vector<std::string> Findings() {
     std::vector<std::string> codes;
     const auto report = CheckStructure(path_, {.on_finding = [&](const Finding& finding) {
@@ -51,8 +35,6 @@ class GrowOnlineTest : public StoreFixture {
     EXPECT_OK(report);
     return codes;
   }
-
-  Model model_;
 };
 
 TEST_F(GrowOnlineTest, CapacityIsThereAtOnceAndAfterAReopen) {
