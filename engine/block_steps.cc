@@ -11,6 +11,9 @@ namespace {
 // A pause that a busy device gets before it is asked again.
 constexpr absl::Duration kBusyPause = absl::Milliseconds(1);
 
+// Copying or hashing this many bytes takes longer than a system call.
+constexpr uint32_t kHeavyLength = uint32_t{64} << 10;
+
 int64_t MoveOnce(EngineContext& context, const IoBlock& block, const IoOp& op) {
   const bool cached = block.route == BlockRoute::kPageCache;
   context.counters.CountSubmitted(op.kind);
@@ -41,8 +44,14 @@ std::byte* PrepareBlock(const BatchState& batch, const IoBlock& block, std::byte
 
 bool PrepareIsHeavy(const BatchState& batch, const IoBlock& block) {
   if (block.route == BlockRoute::kPageCache) return true;
-  return batch.kind() == IoKind::kWrite && block.length >= (uint32_t{64} << 10) &&
+  return batch.kind() == IoKind::kWrite && block.length >= kHeavyLength &&
          (block.route == BlockRoute::kStaged || HasSums(batch, block));
+}
+
+bool ConcludeIsHeavy(const BatchState& batch, const IoBlock& block) {
+  if (block.length < kHeavyLength) return false;
+  if (block.route == BlockRoute::kStaged) return batch.kind() == IoKind::kRead;
+  return HasSums(batch, block);
 }
 
 void ConcludeBlock(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer,

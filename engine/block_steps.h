@@ -26,6 +26,10 @@ bool PrepareIsHeavy(const BatchState& batch, const IoBlock& block);
 void ConcludeBlock(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer,
                    const Transfer& transfer);
 
+// Whether ConcludeBlock costs more than bookkeeping, so that the device should get new transfers before the next one is
+// concluded: virtual disks complete what they have in bursts, and would have nothing to do while a burst is copied.
+bool ConcludeIsHeavy(const BatchState& batch, const IoBlock& block);
+
 // The whole of a block by calls of its File from this thread, up to but not with FinishBlocks.
 void MoveBlockHere(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer);
 

@@ -40,14 +40,18 @@ Worker::Worker(EngineContext* context, std::unique_ptr<IoQueue> queue)
 
 void Worker::Run() {
   for (;;) {
-    if (ready_.empty()) TakeBlocks();
-    SubmitReady();
+    Refill();
     if (busy()) {
       ReapSome();
     } else if (context_->work.backlog() == 0 && !context_->work.Wait()) {
       return;
     }
   }
+}
+
+void Worker::Refill() {
+  if (ready_.empty()) TakeBlocks();
+  SubmitReady();
 }
 
 // A round takes its share of what waits, no more: the other workers have processors for the copies and sums of the
@@ -190,7 +194,9 @@ void Worker::ReapSome() {
     const auto slot = static_cast<Slot*>(completions_[i].op->owner);
     slot->in_flight = false;
     context_->counters.CountReaped(completions_[i].op->kind, now_ns - slot->submitted_ns);
+    const bool heavy = ConcludeIsHeavy(*slot->batch, *slot->block);
     Continue(slot, completions_[i].result);
+    if (heavy && i + 1 < count) Refill();
   }
   WakeResting();
 }

@@ -46,6 +46,7 @@ class Worker {
   bool busy() const { return free_.size() < slots_.size(); }
   size_t in_flight() const { return queue_ == nullptr ? 0 : queue_->in_flight(); }
 
+  void Refill();  // gives the queue what there is and it has room for
   void TakeBlocks();
   void Start(std::shared_ptr<BatchState> batch, const IoBlock& block, std::byte* buffer);
 

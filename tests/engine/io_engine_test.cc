@@ -517,6 +517,32 @@ TEST_F(IoEngineTest, ManyLargeBatchesPassThroughAFewBuffers) {
   }
 }
 
+// Virtual disks complete what they have in bursts: while the bytes of one are copied, the next transfers must be with
+// the device already.
+TEST_F(IoEngineTest, ABurstIsNotCopiedToItsEndBeforeTheDeviceGetsMore) {
+  constexpr uint64_t kBlock = 65536;
+  constexpr uint64_t kDepth = 4;
+  Restart({.worker_count = 1, .queue_depth = kDepth, .io_size = kBlock, .small_size = 16384, .retry_deadline_ms = 50});
+  const std::string text = RandomText(12 * kBlock, 8);
+  ASSERT_OK(WriteExactly(*file_, 0, std::as_bytes(std::span(text))));
+  Memory memory(text.size(), 64);  // unaligned: every block is copied
+  std::vector<size_t> copied_at_submit;
+  disk_.OnCall([&](Call call, const std::string&) {
+    if (call != Call::kSubmit) return;
+    size_t copied = 0;
+    while (copied < 12 && std::memcmp(memory.data() + copied * kBlock, text.data() + copied * kBlock, kBlock) == 0) {
+      ++copied;
+    }
+    copied_at_submit.push_back(copied);
+  });
+  EXPECT_OK(engine_->Run(BatchOf(IoKind::kRead, {Of(memory, 0)})).status);
+  disk_.OnCall(nullptr);
+  ASSERT_GE(copied_at_submit.size(), 2u);
+  EXPECT_EQ(copied_at_submit[0], 0u);
+  EXPECT_EQ(copied_at_submit[1], 1u) << "one of the first burst was copied, then the device got the next transfer";
+  EXPECT_EQ(memory.text(), text);
+}
+
 TEST_F(IoEngineTest, DestructionFinishesWhatWasSubmitted) {
   Memory memory(1 << 20, 64);
   const std::string text = RandomText(1 << 20, 5);
