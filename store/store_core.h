@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "engine/foundation/fork_mark.h"
 #include "store/background_fill.h"
 #include "store/commit_queue.h"
 #include "store/device_set.h"
@@ -102,7 +103,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   absl::Status counters_status();
 
   void Release(const ObjectRecord& record) { leases_.Release(record.generation, record.place_seq); }
-  bool forked() const { return getpid() != pid_; }
+  bool forked() const { return fork_mark_.forked(); }
   const std::string& path() const { return path_; }
   const std::shared_ptr<MemoryPool>& memory_pool() const { return devices_->pool(); }
 
@@ -149,7 +150,8 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   StoreOptions options_;
   std::unique_ptr<Disk> own_disk_;
   Disk* disk_ = nullptr;
-  pid_t pid_ = getpid();
+  const ForkMark fork_mark_;  // a call asks it several times
+  const pid_t pid_ = getpid();
   StoreFile store_file_;
   SuperRow super_;
   Index::Mode index_mode_ = Index::Mode::kReadOnly;
