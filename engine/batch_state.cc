@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/block_bytes.h"
+#include "engine/foundation/mutation.h"
 
 namespace tensorshelf {
 
@@ -37,6 +38,7 @@ void BatchState::FailSegment(size_t segment, const absl::Status& status) {
 }
 
 void BatchState::FinishBlocks(size_t count) {
+  if (TS_MUTATE(return_before_io_ends) && failed() && unfinished_count_.exchange(0) > 0) return Complete();
   // Release: what this thread wrote (bytes, sums). Acquire: what all others wrote, before done() shows it.
   if (unfinished_count_.fetch_sub(count, std::memory_order_acq_rel) == count) Complete();
 }

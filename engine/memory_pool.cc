@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/fault_in_thread.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "engine/memory.h"
 #include "engine/memory_pages.h"
@@ -115,11 +116,11 @@ void MemoryPool::Shared::GiveBack(std::byte* data) {
     MappedRegion region = std::move(at->second);
     live.erase(at);
     const size_t capacity = region.size();
-    if (pool_is_gone || capacity > options.kept_bytes_max) {
+    if (pool_is_gone || (capacity > options.kept_bytes_max && !TS_MUTATE(unbounded_result_pool))) {
       surplus.push_back(std::move(region));
     } else {
       // The oldest go first: sizes that nobody asks for any more do not fill the pool for ever.
-      while (kept_bytes + capacity > options.kept_bytes_max) {
+      while (kept_bytes + capacity > options.kept_bytes_max && !TS_MUTATE(unbounded_result_pool)) {
         auto oldest = kept.begin();
         for (auto other = kept.begin(); other != kept.end(); ++other) {
           if (other->second.age < oldest->second.age) oldest = other;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/foundation/mutation.h"
 
 namespace tensorshelf {
 namespace {
@@ -31,6 +32,7 @@ Transfer::Next Transfer::Take(int64_t result) {
     if (busy_since_ == absl::InfinitePast()) busy_since_ = now;
     return now - busy_since_ < retry_deadline_ ? Next::kAgainLater : Failed(EAGAIN);
   }
+  if (result < 0 && TS_MUTATE(ignore_transfer_error)) return Next::kDone;
   if (result < 0) return Failed(static_cast<int>(-result));
   if (result > op_.length) {
     status_ = absl::InternalError(absl::StrCat(Describe(op_), ": ", result, " bytes reported"));
@@ -42,7 +44,7 @@ Transfer::Next Transfer::Take(int64_t result) {
   // the last has met the end of the file inside a sector.
   const bool advanced = end > moved_;
   if (advanced) moved_ = end;
-  if (moved_ >= needed_) return Next::kDone;
+  if (moved_ >= needed_ || TS_MUTATE(short_transfer_is_done)) return Next::kDone;
   if (!advanced) return EndedEarly();
   const uint64_t boundary = moved_ / step_ * step_;
   const uint64_t skipped = begin_ + boundary - op_.offset;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/little_endian.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "index/record_codec.h"
 #include "index/rocksdb_batch.h"
@@ -121,13 +122,17 @@ absl::Status RocksDbIndex::Commit(CommitBatch& batch, uint64_t commit) {
       CommitRow{.commit = commit,
                 .time_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count()}));
   rocksdb::WriteOptions options;
-  options.sync = true;
+  options.sync = !TS_MUTATE(unsynced_log);
   const rocksdb::Status status = handles_.db->Write(options, rows.rows());
   // Also after an error: some rows may be visible.
-  for (const auto& [name, row] : rows.names()) cache_.names().Invalidate(name);
-  for (const uint64_t generation : rows.generations()) cache_.records().Invalidate(generation);
+  for (const auto& [name, row] : rows.names()) {
+    if (!TS_MUTATE(stale_record_cache)) cache_.names().Invalidate(name);
+  }
+  for (const uint64_t generation : rows.generations()) {
+    if (!TS_MUTATE(stale_record_cache)) cache_.records().Invalidate(generation);
+  }
   if (!status.ok()) {
-    failed_commit_.store(commit, std::memory_order_release);
+    if (!TS_MUTATE(reuse_after_log_error)) failed_commit_.store(commit, std::memory_order_release);
     // Never ResourceExhausted, which promises that nothing was written.
     return absl::InternalError(
         absl::StrCat("index ", path_, ": commit ", commit, " failed, its outcome is unknown: ", status.ToString()));

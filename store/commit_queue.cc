@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 
 namespace tensorshelf {
@@ -177,13 +178,19 @@ void CommitQueue::CommitGroup(const Group& group) {
     if (!room.ok()) return FailForRoom(accepted, room);
     if (evaluator.inline_count() != counts_.inline_count) batch->PutInlineCount(evaluator.inline_count());
     if (!super_stored_) batch->PutSuper(context_.super);
-    if (const absl::Status synced = SyncTouched(accepted, *batch); !synced.ok()) return FailGroup(accepted, synced);
+    if (!TS_MUTATE(row_before_data)) {
+      if (const absl::Status synced = SyncTouched(accepted, *batch); !synced.ok()) return FailGroup(accepted, synced);
+    }
+    if (TS_MUTATE(free_before_commit)) ParkDropped(evaluator, commit);
     PutBadUnits(*batch);
     KeepSums(evaluator);
     context_.sequence->fetch_add(1);
     OperationTimer timer(*context_.meters, Operation::kIndexWrite);
-    const absl::Status committed = context_.index->Commit(*batch, commit);
+    absl::Status committed = context_.index->Commit(*batch, commit);
     timer.End(committed, 1, batch->size_bytes());
+    if (TS_MUTATE(row_before_data)) SyncTouched(accepted, *context_.index->NewBatch()).IgnoreError();
+    if (TS_MUTATE(ignore_log_error)) committed = absl::OkStatus();
+    if (TS_MUTATE(reuse_after_log_error) && !committed.ok()) return FailGroup(accepted, committed);
     if (!committed.ok()) context_.sequence->fetch_add(1);
     if (absl::IsResourceExhausted(committed) && batch->size_bytes() > (uint64_t{1} << 30)) {
       return FailGroup(accepted, committed);  // refused before anything was written
@@ -229,27 +236,30 @@ absl::Status CommitQueue::SyncTouched(const Group& accepted, CommitBatch& batch)
   const WitnessSlot content{.file_id = 0,
                             .store_uuid = context_.super.store_uuid,
                             .epoch = context_.super.epoch,
-                            .durable_commit = context_.published->load()};
+                            .durable_commit = context_.published->load() + (TS_MUTATE(witness_too_early) ? 1 : 0)};
   std::vector<absl::Status> statuses(files.size());
   for (size_t i = 0; i < files.size(); ++i) {
     if (files[i]->read_only.load()) {
       return absl::InternalError(absl::StrCat(files[i]->NameForMessages(), " is read-only since a sync of it failed"));
     }
-    statuses[i] = context_.devices->WriteNextSlot(*files[i], content);
+    if (!TS_MUTATE(skip_witness_slot)) statuses[i] = context_.devices->WriteNextSlot(*files[i], content);
   }
   OperationTimer timer(*context_.meters, Operation::kSync);
-  const std::vector<absl::Status> synced = context_.devices->Sync(files);
+  const std::vector<absl::Status> synced =
+      TS_MUTATE(skip_data_sync) ? std::vector<absl::Status>(files.size()) : context_.devices->Sync(files);
   const auto failed = std::find_if(synced.begin(), synced.end(), [](const absl::Status& each) { return !each.ok(); });
   if (!files.empty()) timer.End(failed == synced.end() ? absl::OkStatus() : *failed, files.size(), 0);
   syncs_.fetch_add(files.size(), std::memory_order_relaxed);
   absl::Status first_error;
   for (size_t i = 0; i < files.size(); ++i) {
     const absl::Status& status = statuses[i].ok() ? synced[i] : statuses[i];
-    if (!status.ok()) {
+    if (!status.ok() && !TS_MUTATE(ignore_sync_error)) {
       // A later sync proves nothing about what this one lost, so nothing on this file is acknowledged any more.
-      files[i]->read_only.store(true);
-      const absl::Status known = context_.allocator->SetReadOnly(files[i]->row.file_id);
-      TS_CHECK(known.ok());
+      if (!TS_MUTATE(go_on_after_sync_error)) {
+        files[i]->read_only.store(true);
+        const absl::Status known = context_.allocator->SetReadOnly(files[i]->row.file_id);
+        TS_CHECK(known.ok());
+      }
       for (CommitRequest* request : accepted) {
         for (CommitOp& op : request->ops) {
           std::vector<Extent> limbo, rest;
@@ -261,7 +271,7 @@ absl::Status CommitQueue::SyncTouched(const Group& accepted, CommitBatch& batch)
         }
       }
       if (first_error.ok()) first_error = status;
-    } else {
+    } else if (!TS_MUTATE(forget_fsync_slot)) {
       batch.PutFsyncSlot(files[i]->row.file_id, files[i]->slot_seq);
     }
   }
@@ -285,8 +295,8 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
     }
   }
   context_.published->store(commit, std::memory_order_seq_cst);
+  if (!TS_MUTATE(free_before_commit)) ParkDropped(evaluator, commit);
   for (const DroppedSpace& dropped : evaluator.dropped()) {
-    context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
     if (context_.memory_tier != nullptr && !dropped.moved) context_.memory_tier->Drop(dropped.generation);
   }
   for (const std::string& name : evaluator.ephemeral_deletes()) context_.ephemeral->Delete(name);
@@ -304,6 +314,13 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
   names_.store(counts_.names, std::memory_order_relaxed);
   objects_.store(counts_.objects, std::memory_order_relaxed);
   context_.parked->Reclaim();
+}
+
+void CommitQueue::ParkDropped(const CommitEvaluator& evaluator, uint64_t commit) {
+  for (const DroppedSpace& dropped : evaluator.dropped()) {
+    context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
+  }
+  if (TS_MUTATE(free_before_commit)) context_.parked->Reclaim();
 }
 
 void CommitQueue::FailGroup(const Group& accepted, const absl::Status& status) {
@@ -340,6 +357,7 @@ absl::Status CommitQueue::CommitBadUnits() {
 }
 
 absl::Status CommitQueue::WriteWitness(bool clean) {
+  if (clean ? TS_MUTATE(skip_closing_witness) : TS_MUTATE(skip_idle_witness)) return absl::OkStatus();
   const uint64_t commit = context_.published->load();
   const WitnessSlot content{.file_id = 0,
                             .store_uuid = context_.super.store_uuid,

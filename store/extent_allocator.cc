@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 
 namespace tensorshelf {
@@ -103,7 +104,7 @@ ExtentAllocator::FileState* ExtentAllocator::FindLocked(uint32_t file_id) {
 void ExtentAllocator::CountLocked(FileState& state, uint64_t units, SpaceState from, SpaceState to) {
   TS_CHECK(state.counters[from] >= units);
   state.counters[from] -= units;
-  state.counters[to] += units;
+  if (!TS_MUTATE(miscount_space)) state.counters[to] += units;
   totals_[from] -= units;
   totals_[to] += units;
   TS_CHECK(state.counters.total() == state.file.units());

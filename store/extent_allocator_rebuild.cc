@@ -5,6 +5,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "store/extent_allocator.h"
 
@@ -72,7 +73,8 @@ absl::StatusOr<std::unique_ptr<ExtentAllocator>> ExtentAllocator::Rebuild(std::s
             [](const OwnedExtent& a, const OwnedExtent& b) { return ByPlace(a.extent, b.extent); });
   for (size_t i = 1; i < owned.size(); ++i) {
     const OwnedExtent &low = owned[i - 1], &high = owned[i];
-    if (low.extent.file_id == high.extent.file_id && high.extent.first_unit < low.extent.end_unit()) {
+    const bool overlap = low.extent.file_id == high.extent.file_id && high.extent.first_unit < low.extent.end_unit();
+    if (overlap && !TS_MUTATE(accept_overlap)) {
       return absl::DataLossError(absl::StrCat("generation ", low.generation, " and generation ", high.generation,
                                               " overlap: ", UnitsText(low.extent), " and ", UnitsText(high.extent)));
     }

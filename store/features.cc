@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/foundation/mutation.h"
 
 namespace tensorshelf {
 namespace {
@@ -30,7 +31,7 @@ absl::StatusOr<FeatureAccess> CheckFeatures(const std::string& what, uint64_t ro
   for (int bit = 0; bit < 64; ++bit) {
     if (((incompat & ~kIncompatKnown) >> bit & 1) != 0) unknown.push_back(DescribeBit(bit));
   }
-  if (!unknown.empty()) {
+  if (!unknown.empty() && !TS_MUTATE(ignore_unknown_features)) {
     return absl::FailedPreconditionError(
         absl::StrCat(what, " needs a newer version of tensorshelf: ", absl::StrJoin(unknown, ", ")));
   }

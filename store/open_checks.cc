@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/mutation.h"
 #include "store/errors.h"
 
 namespace tensorshelf {
@@ -22,13 +23,14 @@ SlotSummary SummarizeSlots(const std::vector<FoundFile>& files) {
 absl::Status CheckCommits(const IndexProbe& point_in_time, const std::optional<IndexProbe>& skip_corrupted,
                           const SlotSummary& slots, const std::vector<FoundFile>& files, bool accept_lost_commits) {
   const uint64_t seen = point_in_time.commit.commit;
-  if (!accept_lost_commits && seen < slots.durable_commit) {
+  if (!accept_lost_commits && seen < slots.durable_commit && !TS_MUTATE(skip_witness_check)) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kLostCommits,
                      absl::StrCat("the index ends at commit ", seen, ", the data files witness commit ",
                                   slots.durable_commit, ": ", slots.durable_commit - seen,
                                   " acknowledged commits are missing (restore an index backup, or accept the loss)"));
   }
-  if (!accept_lost_commits && skip_corrupted.has_value() && skip_corrupted->commit.commit >= seen + 2) {
+  const bool gap = skip_corrupted.has_value() && skip_corrupted->commit.commit >= seen + 2;
+  if (!accept_lost_commits && gap && !TS_MUTATE(skip_two_mode_check)) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kLostCommits,
                      absl::StrCat("the index's log is damaged after commit ", seen, ", and commits up to ",
                                   skip_corrupted->commit.commit,
@@ -37,7 +39,7 @@ absl::Status CheckCommits(const IndexProbe& point_in_time, const std::optional<I
   for (const auto& [file_id, slot_seq] : point_in_time.fsync_slots) {
     for (const FoundFile& file : files) {
       if (file.file->row.file_id != file_id || file.file->file == nullptr) continue;
-      if (file.file->slot_seq < slot_seq) {
+      if (file.file->slot_seq < slot_seq && !TS_MUTATE(skip_slot_check)) {
         return absl::DataLossError(absl::StrCat(file.file->path, " is older than the index: its newest slot is ",
                                                 file.file->slot_seq, ", the index relied on slot ", slot_seq));
       }

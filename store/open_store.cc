@@ -15,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "engine/linux_disk.h"
 #include "store/freemap.h"
@@ -78,6 +79,7 @@ class StoreOpener {
   }
 
   absl::Status TakeLock(const std::string& directory) {
+    if (TS_MUTATE(skip_lock)) return absl::OkStatus();
     if (core_->holder_text_.empty()) core_->holder_text_ = HolderText();
     auto lock = disk().Lock(JoinPath(directory, kLockFileName), core_->holder_text_);
     if (absl::IsFailedPrecondition(lock.status())) {
@@ -125,7 +127,7 @@ class StoreOpener {
   }
 
   absl::Status CheckAgainstIndex() {
-    if (wants_to_write()) {
+    if (wants_to_write() && !TS_MUTATE(skip_sync_at_open)) {
       // What an earlier process left visible but not durable must be durable before it is trusted.
       for (const FoundFile& file : found_.files) TS_RETURN_IF_ERROR(file.file->file->Sync());
     }
@@ -185,7 +187,8 @@ class StoreOpener {
       Notice(absl::StrCat(orphan, " is a data file that the index does not know (orphan)"));
     }
     TS_ASSIGN_OR_RETURN(const CommitRow commit, core_->index_->ReadCommit());
-    core_->published_.store(std::max(commit.commit, slots_.durable_commit));
+    core_->published_.store(TS_MUTATE(reuse_commit_numbers) ? commit.commit
+                                                            : std::max(commit.commit, slots_.durable_commit));
     return absl::OkStatus();
   }
 
@@ -218,10 +221,9 @@ class StoreOpener {
     const auto text = ReadFile(disk(), path, kFreemapBytesMax);
     if (!text.ok()) return std::nullopt;
     auto freemap = DecodeFreemap(*text);
-    if (!freemap.ok() || freemap->store_uuid != core_->store_file_.store_uuid || freemap->epoch != slots_.epoch ||
-        freemap->commit != commit_seen_ || !slots_.clean) {
-      return std::nullopt;
-    }
+    if (!freemap.ok() || freemap->store_uuid != core_->store_file_.store_uuid) return std::nullopt;
+    const bool of_this_state = freemap->epoch == slots_.epoch && freemap->commit == commit_seen_ && slots_.clean;
+    if (!of_this_state && !TS_MUTATE(trust_old_freemap)) return std::nullopt;
     const std::vector<SpaceFile> files = SpaceFiles();
     std::vector<SpaceFile> mapped;
     std::vector<Extent> free;
@@ -272,13 +274,14 @@ class StoreOpener {
     TS_RETURN_IF_ERROR(RemoveCreationMarks());
     // The new epoch goes into a slot of every file before anything is written under it, so that no number is used
     // twice.
-    core_->super_.epoch = std::max(slots_.epoch, core_->super_.epoch) + 1;
+    core_->super_.epoch = std::max(slots_.epoch, core_->super_.epoch) + (TS_MUTATE(reuse_epoch) ? 0 : 1);
     const WitnessSlot slot{.file_id = 0,
                            .store_uuid = core_->super_.store_uuid,
                            .epoch = core_->super_.epoch,
                            .durable_commit = core_->published_.load()};
     std::vector<DataFile*> files;
     for (const auto& file : core_->devices_->files()) files.push_back(file);
+    if (TS_MUTATE(skip_epoch_slot)) files.clear();
     for (DataFile* file : files) TS_RETURN_IF_ERROR(core_->devices_->WriteNextSlot(*file, slot));
     for (const absl::Status& status : core_->devices_->Sync(files)) TS_RETURN_IF_ERROR(status);
 

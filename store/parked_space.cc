@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/foundation/mutation.h"
+
 namespace tensorshelf {
 
 void ParkedSpace::Park(uint64_t generation, uint32_t place_seq, uint64_t commit, std::vector<Extent> extents) {
@@ -52,11 +54,12 @@ void ParkedSpace::FreeLocked(const Item& item) {
 
 void ParkedSpace::Reclaim() {
   absl::MutexLock lock(&mutex_);
-  if (items_.empty()) return;
+  if (items_.empty() || TS_MUTATE(never_free)) return;
   // The guards first, then the leases: a reader that left its guard before this scan has its lease counted.
   const uint64_t oldest = guards_->OldestActive();
   std::erase_if(items_, [&](const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (oldest < item.commit || leases_->Leased(item.generation, item.place_seq)) return false;
+    if (oldest < item.commit && !TS_MUTATE(free_while_guarded)) return false;
+    if (leases_->Leased(item.generation, item.place_seq) && !TS_MUTATE(free_while_leased)) return false;
     FreeLocked(item);
     return true;
   });

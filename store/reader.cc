@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "store/errors.h"
 #include "store/layout.h"
@@ -57,7 +58,8 @@ struct Reader::Plan {
 
 absl::Status Reader::CheckItem(const ReadItem& item) const {
   const ObjectRecord& record = *item.record;
-  if (item.offset > record.logical_bytes || item.to.size() > record.logical_bytes - item.offset) {
+  const bool beyond = item.offset > record.logical_bytes || item.to.size() > record.logical_bytes - item.offset;
+  if (beyond && !TS_MUTATE(range_check_in_debug_only)) {
     return absl::InvalidArgumentError(absl::StrCat(Quoted(*item.name), ": bytes [", item.offset, ", ",
                                                    item.offset + item.to.size(), ") are beyond its ",
                                                    record.logical_bytes, " bytes"));
@@ -97,7 +99,8 @@ absl::Status Reader::AddPart(const ReadItem& item, uint64_t offset, uint64_t len
       return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kDeviceMissing,
                        absl::StrCat(Quoted(*item.name), ": data file ", run.file_id, " is not there"));
     }
-    if (run.file_offset < file->row.data_begin || run.file_offset + run.length > file->row.data_end) {
+    const bool outside = run.file_offset < file->row.data_begin || run.file_offset + run.length > file->row.data_end;
+    if (outside && !TS_MUTATE(read_outside_data_area)) {
       return absl::DataLossError(absl::StrCat(Quoted(*item.name), ": its record points to [", run.file_offset, ", ",
                                               run.file_offset + run.length, ") outside the data area of ",
                                               file->NameForMessages()));
@@ -188,7 +191,7 @@ absl::Status Reader::RereadBlock(const ReadItem& item, uint64_t block, uint64_t 
     }
   }
   corrupt_blocks_.fetch_add(1, std::memory_order_relaxed);
-  std::memset(to.data(), 0, to.size());
+  if (!TS_MUTATE(hand_out_damaged_block)) std::memset(to.data(), 0, to.size());
   const CorruptionInfo info{
       .name = *item.name, .block = block, .file = devices_->Find(runs[0].file_id)->path, .offset = runs[0].file_offset};
   return MakeCorruption(info, absl::StrCat(Quoted(*item.name), ": block ", block, " (", to.size(), " bytes at offset ",
@@ -225,7 +228,7 @@ absl::Status Reader::VerifyPlan(Plan& plan) {
       expected = std::span(record.sums).subspan(first, part.sums_count);
     }
     for (size_t i = 0; i < part.sums_count; ++i) {
-      if (plan.sums[part.sums_first + i].low == expected[i]) continue;
+      if (plan.sums[part.sums_first + i].low == expected[i] || TS_MUTATE(skip_verification)) continue;
       const uint64_t begin = i * block;
       const absl::Status status =
           RereadBlock(*part.item, first + i, expected[i], {part.memory + begin, std::min(block, part.length - begin)});

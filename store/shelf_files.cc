@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "store/errors.h"
 #include "store/uuid.h"
@@ -33,6 +34,7 @@ absl::StatusOr<FoundFile> OpenDataFile(Disk& disk, const std::string& path, cons
   TS_ASSIGN_OR_RETURN(LabelReading reading, ReadLabel(*found.file->file));
   found.label = reading.label;
   found.access = reading.access;
+  if (TS_MUTATE(accept_foreign_files)) found.label.store_uuid = store_uuid;
   if (found.label.store_uuid != store_uuid) return found;  // the caller judges foreign files
   TS_ASSIGN_OR_RETURN(found.slots, ReadSlots(*found.file->file, store_uuid, found.label.file_id));
   found.file->row = {found.label.file_id, found.label.device_uuid, found.label.size, found.label.data_begin,
@@ -103,7 +105,7 @@ absl::StatusOr<ShelfFiles> FindShelfFiles(Disk& disk, const std::string& shelf, 
         return absl::DataLossError(absl::StrCat(path, " belongs to store ", UuidText(label.store_uuid), ", not to ",
                                                 UuidText(found.store_file.store_uuid)));
       }
-      if (label.file_id != number) {
+      if (label.file_id != number && !TS_MUTATE(accept_swapped_files)) {
         return absl::DataLossError(
             absl::StrCat(path, " is data file ", label.file_id, " by its label: files were swapped or renamed"));
       }
@@ -139,7 +141,7 @@ absl::StatusOr<std::vector<std::string>> MatchFileRows(ShelfFiles& found, const 
       missing.push_back(absl::StrCat("data file ", row.file_id, " of device ", UuidText(row.device_uuid)));
       continue;
     }
-    if (!(file->file->row == row)) {
+    if (!(file->file->row == row) && !TS_MUTATE(accept_other_bounds)) {
       return absl::DataLossError(absl::StrCat(file->file->path, ": its label (size ", file->label.size, ", data [",
                                               file->label.data_begin, ", ", file->label.data_end,
                                               ")) and the index (size ", row.size, ", data [", row.data_begin, ", ",

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "index/record_codec.h"
 
@@ -38,6 +39,7 @@ ObjectScan ScanAllObjects(Index& index) {
   ObjectScan scan;
   const absl::Status read = index.ScanObjects(0, UINT64_MAX, [&](uint64_t generation, std::span<const std::byte> row) {
     auto space = DecodeRecordSpace(row);
+    if (!space.ok() && TS_MUTATE(undecodable_is_free)) return true;
     if (!space.ok() || space->generation != generation) {
       scan.status = absl::DataLossError(
           absl::StrCat("object row of generation ", generation, ": ",

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/foundation/mutation.h"
 #include "index/record.h"
 #include "store/extent_allocator.h"
 #include "store/store.h"
@@ -44,7 +45,10 @@ class ReservedSpace {
   std::vector<Extent> Take() { return std::exchange(extents_, {}); }
 
  private:
-  void GiveBack() { BecomeState(SpaceState::kFree); }
+  void GiveBack() {
+    if (TS_MUTATE(leak_reservation)) extents_.clear();
+    BecomeState(SpaceState::kFree);
+  }
 
   ExtentAllocator* allocator_ = nullptr;
   std::vector<Extent> extents_;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/little_endian.h"
+#include "engine/foundation/mutation.h"
 #include "engine/foundation/status_macros.h"
 #include "index/record_codec.h"
 #include "store/dtype.h"
@@ -315,6 +316,22 @@ absl::Status Stager::WriteData(std::vector<Work>& works) {
       }
     }
   }
+  if (TS_MUTATE(overwrite_in_place)) {
+    // The bytes also go over those of the object that has the name now.
+    for (size_t i = 0; i < works.size(); ++i) {
+      const auto old = context_.find(works[i].item->name);
+      if (!old.ok() || old->record().columns.empty() || old->record().columns[0].empty()) continue;
+      const Extent& extent = old->record().columns[0][0];
+      DataFile* file = context_.devices->Find(extent.file_id);
+      const uint64_t length = std::min<uint64_t>({works[i].item->bytes.size(), uint64_t{extent.units} * kUnitBytes});
+      segments.push_back({.file = file->file.get(),
+                          .offset = extent.offset(),
+                          .memory = const_cast<std::byte*>(works[i].item->bytes.data()),
+                          .length = length / kUnitBytes * kUnitBytes});
+      owners.push_back(file);
+      work_of_segment.push_back(i);
+    }
+  }
   return Transfer(works, std::move(segments), std::move(owners), std::move(work_of_segment));
 }
 
@@ -342,7 +359,7 @@ void Stager::FinishRecord(Work& work) const {
 absl::Status Stager::WriteTrailers(std::vector<Work>& works) {
   uint64_t bytes = 0;
   for (const Work& work : works) bytes += work.trailer_units * kUnitBytes;
-  if (bytes == 0) return absl::OkStatus();
+  if (bytes == 0 || TS_MUTATE(skip_trailers)) return absl::OkStatus();
   TS_ASSIGN_OR_RETURN(MemoryPool::Piece piece, context_.devices->pool()->Allocate(bytes));
   std::vector<Segment> segments;
   std::vector<DataFile*> owners;

@@ -167,6 +167,55 @@ TEST_F(FaultyDiskTest, ReadsComeWithAFlippedBit) {
   EXPECT_EQ(text, "`a");
 }
 
+TEST_F(FaultyDiskTest, TransfersGoElsewhere) {
+  disk_.Arm({.call = Call::kCompletion, .nth = 2, .effect = Effect::kMisdirect, .amount = 2 * kSize});
+  ASSERT_EQ(queue_->Submit({pointers_.data(), 2}), 2);
+  EXPECT_EQ(Reap(2).size(), 2u);
+  EXPECT_EQ(OnDisk(), std::string(kSize, 'a') + std::string(2 * kSize, '\0') + std::string(kSize, 'b'));
+  disk_.Arm({.call = Call::kPRead, .effect = Effect::kMisdirect, .amount = 3 * kSize});
+  std::string text(2, '?');
+  ASSERT_OK(ReadExactly(*file_, 0, std::as_writable_bytes(std::span(text))));
+  EXPECT_EQ(text, "bb");
+}
+
+TEST_F(FaultyDiskTest, ReadsAreStale) {
+  ASSERT_EQ(queue_->Submit(pointers_), 4);
+  ASSERT_EQ(Reap(4).size(), 4u);
+  ASSERT_OK(disk_.RememberForStaleReads("/a"));
+  std::memset(memory_, 'x', kSize);
+  ASSERT_EQ(queue_->Submit({pointers_.data(), 1}), 1);
+  ASSERT_EQ(Reap(1).size(), 1u);
+  ops_[0].kind = IoKind::kRead;
+  disk_.Arm({.call = Call::kCompletion, .effect = Effect::kStale});
+  for (const char expected : {'a', 'x'}) {  // once, then as it is
+    ASSERT_EQ(queue_->Submit({pointers_.data(), 1}), 1);
+    ASSERT_EQ(Reap(1), (Results{{0, kSize}}));
+    EXPECT_EQ(std::string(reinterpret_cast<char*>(memory_), kSize), std::string(kSize, expected));
+  }
+}
+
+TEST_F(FaultyDiskTest, ABadPlaceFailsAndTheRestWorks) {
+  ASSERT_EQ(queue_->Submit(pointers_), 4);
+  ASSERT_EQ(Reap(4).size(), 4u);
+  disk_.Arm({.call = Call::kPRead, .times = 0, .offset_begin = kSize + 10, .offset_end = kSize + 11});
+  std::string text(kSize, '?');
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_OK(ReadExactly(*file_, 0, std::as_writable_bytes(std::span(text))));
+    EXPECT_FALSE(ReadExactly(*file_, kSize, std::as_writable_bytes(std::span(text))).ok());
+    EXPECT_OK(ReadExactly(*file_, 2 * kSize, std::as_writable_bytes(std::span(text))));
+  }
+}
+
+TEST_F(FaultyDiskTest, ADeviceVanishes) {
+  ASSERT_OK_AND_ASSIGN(const auto other, disk_.Open("/other", {.writable = true, .create = true}));
+  disk_.Vanish("/a");
+  EXPECT_FALSE(file_->Sync().ok());
+  EXPECT_FALSE(disk_.Open("/a", {}).ok());
+  ASSERT_EQ(queue_->Submit({pointers_.data(), 1}), 1);
+  EXPECT_EQ(Reap(1), (Results{{0, -ENODEV}}));
+  EXPECT_OK(other->Sync());
+}
+
 TEST_F(FaultyDiskTest, ALostSyncMakesNothingDurable) {
   ASSERT_OK(disk_.SyncDirectory("/"));
   ASSERT_EQ(queue_->Submit({pointers_.data(), 1}), 1);

@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tests/store/shelf_copy.h"
+#include "tests/testing/scale.h"
 
 namespace tensorshelf {
 namespace {
@@ -113,22 +114,24 @@ class BitFlipTest : public ShelfCopyFixture {
 #endif
   }
 
-  void TryFlips(const std::string& file, uint64_t begin, uint64_t end, int count) {
+  // `count` of them, times the scale.
+  void TryFlips(const std::string& file, uint64_t begin, uint64_t end, uint64_t count) {
     ASSERT_LT(begin, end) << file;
-    for (int i = 0; i < count; ++i) {
+    for (uint64_t i = 0; i < testing::Scaled(count); ++i) {
       const uint64_t offset = begin + random_() % (end - begin);
       const int bit = static_cast<int>(random_() % 8);
       Restore();
       ASSERT_NO_FATAL_FAILURE(FlipBit(shelf_ + "/" + file, offset, bit));
       const auto mode = i % 3 == 0 ? StoreOptions::Mode::kReadOnly : StoreOptions::Mode::kReadWrite;
-      ASSERT_EQ(JudgeApart(mode), "") << file << ", bit " << bit << " of byte " << offset;
-      ++tried_;
+      ASSERT_EQ(JudgeApart(mode), "") << file << ", bit " << bit << " of byte " << offset << ", seed " << seed_;
+      testing::ReportTried(++tried_, seed_);
     }
   }
 
   static constexpr char kDataFile[] = "00000001.tsd";
-  std::mt19937_64 random_{6};
-  int tried_ = 0;
+  const uint64_t seed_ = testing::Seed(6);
+  std::mt19937_64 random_{seed_};
+  uint64_t tried_ = 0;
 };
 
 // The bytes of objects: reads and nothing else notice, and name the victim.
@@ -137,7 +140,9 @@ TEST_F(BitFlipTest, DataBlocks) {
   StoreOptions options = SmallOptions();
   options.mode = StoreOptions::Mode::kReadOnly;
   ASSERT_OK_AND_ASSIGN(auto store, Store::Open(shelf_, options));
-  for (int i = 0; i < 200; ++i) {
+  const uint64_t count = testing::Scaled(200);
+  testing::ReportTried(count, seed_);
+  for (uint64_t i = 0; i < count; ++i) {
     const char* kNames[] = {"small/a", "small/b", "trailer/a", "trailer/b"};
     const std::string name = kNames[i % 4];
     ASSERT_OK_AND_ASSIGN(const Object object, store->Find(name));
@@ -148,7 +153,7 @@ TEST_F(BitFlipTest, DataBlocks) {
     std::string bytes(object.size_bytes(), '\0');
     const ReadRequest request{.object = &object, .offset = 0, .to = Span(bytes)};
     const absl::Status read = store->Read({&request, 1}, {});
-    ASSERT_EQ(KindOf(read), ErrorKind::kCorruption) << read << " " << name << " at " << offset;
+    ASSERT_EQ(KindOf(read), ErrorKind::kCorruption) << read << " " << name << " at " << offset << ", seed " << seed_;
     ASSERT_EQ(CorruptionOf(read)->name, name);
     ASSERT_EQ(CorruptionOf(read)->block, offset / object.record().block_bytes());
     const uint64_t block = object.record().block_bytes();
@@ -168,7 +173,7 @@ TEST_F(BitFlipTest, LabelsAndSlots) {
   for (int slot = 0; slot < 16; ++slot) {
     TryFlips(kDataFile, (64 << 10) + slot * 4096, (64 << 10) + slot * 4096 + 80, 2);
   }
-  EXPECT_EQ(tried_, 54);
+  EXPECT_EQ(tried_, testing::Scaled(10) + 2 * testing::Scaled(6) + 16 * testing::Scaled(2));
 }
 
 TEST_F(BitFlipTest, StoreFileAndFreemap) {
@@ -184,10 +189,10 @@ TEST_F(BitFlipTest, EveryFileOfTheIndex) {
   ASSERT_GE(files.size(), 5u);
   for (const std::string& file : files) {
     const uint64_t size = std::filesystem::file_size(original_ + "/index/" + file);
-    const int count = absl::StartsWith(file, "MANIFEST") ? 40 : absl::EndsWith(file, ".sst") ? 10 : 5;
+    const uint64_t count = absl::StartsWith(file, "MANIFEST") ? 40 : absl::EndsWith(file, ".sst") ? 10 : 5;
     TryFlips("index/" + file, 0, size, count);
   }
-  EXPECT_GT(tried_, 60);
+  EXPECT_GT(tried_, testing::Scaled(60));
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ using testing::LoggingObserver;
 using testing::MemoryDisk;
 
 constexpr uint64_t kCapacity = uint64_t{8} << 20;
+constexpr size_t kRandomStates = 60;  // of one random workload
 
 // Where syncs cost nothing: what is durable is what the log says.
 std::string ScratchDirectory() {
@@ -109,12 +110,14 @@ class CrashTest : public ::testing::Test {
     states_.push_back(after);
   }
 
-  // At most about `points` crash points, spread evenly, each with everything unsynced lost and with two other outcomes.
+  // About `states` crashed states: crash points spread evenly, each with everything unsynced lost and with two other
+  // outcomes; once every entry is a crash point, more outcomes of each.
   using Check = std::function<std::string(MemoryDisk& crashed, size_t acknowledged, size_t begun)>;
-  void CrashEverywhere(size_t points, uint64_t seed, const Check& check) {
+  void CrashEverywhere(size_t states, uint64_t seed, const Check& check) {
     CrashReplay replay(log_, root_ + "/work");
     const size_t total = log_.ops().size();
-    const size_t step = std::max<size_t>(1, total / points);
+    const size_t step = std::max<size_t>(1, total * 3 / states);
+    const size_t outcomes = std::max<size_t>(2, states / total);
     for (size_t point = 1 + seed % step; point <= total; point += step) {
       replay.AdvanceTo(point);
       size_t acknowledged = 0, begun = 0;
@@ -122,10 +125,10 @@ class CrashTest : public ::testing::Test {
         if (log_.ops()[i].kind != LoggedOp::Kind::kMark) continue;
         (log_.ops()[i].path == "ack" ? acknowledged : begun) = log_.ops()[i].offset + 1;
       }
-      const size_t first = (point + seed) % kPolicies;
-      for (size_t policy : {size_t{0}, 1 + first, 1 + (first + 3) % kPolicies}) {
-        if (policy != 0 && replay.disk().unsynced_count() == 0) break;
-        const auto crashed = Crash(replay, policy, seed * 1000003 + point);
+      for (size_t outcome = 0; outcome <= outcomes; ++outcome) {
+        if (outcome != 0 && replay.disk().unsynced_count() == 0) break;
+        const size_t policy = outcome == 0 ? 0 : 1 + (point + seed + 3 * (outcome - 1)) % kPolicies;
+        const auto crashed = Crash(replay, policy, (seed * 1000003 + point) * 31 + outcome / kPolicies);
         ASSERT_OK(CrashReplay::Export(*crashed, path() + "/index"));
         const std::string problem = check(*crashed, acknowledged, begun);
         ++tried_;
@@ -260,17 +263,21 @@ ModelOp PutOp(const std::string& name, uint64_t size, uint64_t seed) {
 
 TEST_F(CrashTest, CreationIsWholeOrNothingAndCanBeRepeated) {
   Create();
-  CrashEverywhere(25, 1, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) -> std::string {
-    std::string problem = CheckState(crashed, acknowledged, begun);
-    if (!problem.empty() || crashed.Stat(path() + "/STORE")->kind == PathInfo::Kind::kFile) return problem;
-    CreateOptions options;
-    options.capacity = kCapacity;
-    options.prefill = Prefill::kNone;
-    options.disk = &crashed;
-    if (const absl::Status created = Store::Create(path(), options); !created.ok()) return created.ToString();
-    return CheckState(crashed, 1, 1);
-  });
-  EXPECT_GT(tried_, 20u);
+  CrashEverywhere(testing::Scaled(75), testing::Seed(1),
+                  [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) -> std::string {
+                    std::string problem = CheckState(crashed, acknowledged, begun);
+                    if (!problem.empty() || crashed.Stat(path() + "/STORE")->kind == PathInfo::Kind::kFile)
+                      return problem;
+                    CreateOptions options;
+                    options.capacity = kCapacity;
+                    options.prefill = Prefill::kNone;
+                    options.disk = &crashed;
+                    if (const absl::Status created = Store::Create(path(), options); !created.ok())
+                      return created.ToString();
+                    return CheckState(crashed, 1, 1);
+                  });
+  testing::ReportTried(tried_, testing::Seed(1));
+  EXPECT_GT(tried_, testing::Scaled(20));
 }
 
 // Each kind of change once, so that every kind of crash point is met.
@@ -312,16 +319,19 @@ TEST_F(CrashTest, OneOfEachOperation) {
     ASSERT_NO_FATAL_FAILURE(Run(op)) << Describe(op);
   }
   Close();
-  CrashEverywhere(150 / testing::kScaleDown, 2, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+  CrashEverywhere(testing::Scaled(450), testing::Seed(2), [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
     return CheckState(crashed, acknowledged, begun);
   });
-  EXPECT_GT(tried_, 150u / testing::kScaleDown);
+  testing::ReportTried(tried_, testing::Seed(2));
+  EXPECT_GT(tried_, testing::Scaled(150));
 }
 
+// Parameter n has seed n after the first.
 class RandomCrashTest : public CrashTest, public ::testing::WithParamInterface<uint64_t> {};
 
 TEST_P(RandomCrashTest, RandomWorkload) {
-  std::mt19937_64 random(GetParam());
+  const uint64_t seed = testing::Seed(11) + GetParam();
+  std::mt19937_64 random(seed);
   const ModelChoices choices{.names = {"a/0", "a/1", "aa/0", "b/0", "b/1", "c"},
                              .prefixes = {"a", "a/", "b/", "aa"},
                              .size_max = 400000,
@@ -340,15 +350,16 @@ TEST_P(RandomCrashTest, RandomWorkload) {
       states_.push_back(Durable(after));
       continue;
     }
-    ASSERT_NO_FATAL_FAILURE(Run(op)) << "seed " << GetParam() << " op " << i << " " << Describe(op);
+    ASSERT_NO_FATAL_FAILURE(Run(op)) << "seed " << seed << " op " << i << " " << Describe(op);
   }
   Close();
-  CrashEverywhere(80 / testing::kScaleDown, GetParam(), [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
+  CrashEverywhere(kRandomStates, seed, [&](MemoryDisk& crashed, size_t acknowledged, size_t begun) {
     return CheckState(crashed, acknowledged, begun);
   });
-  EXPECT_GT(tried_, 60u / testing::kScaleDown);
+  testing::ReportTried(tried_, seed);
+  EXPECT_GT(tried_, kRandomStates / 3);
 }
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomCrashTest, ::testing::Values(11, 12, 13));
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomCrashTest, ::testing::Range<uint64_t>(0, testing::Scaled(10)));
 
 // Three threads commit at once, each in its own prefix; each must find its own acknowledged puts.
 TEST_F(CrashTest, ConcurrentCommits) {
@@ -367,6 +378,7 @@ TEST_F(CrashTest, ConcurrentCommits) {
   }
   for (std::thread& thread : threads) thread.join();
   Close();
+  const uint64_t seed = testing::Seed(4);
   CrashReplay replay(log_, root_ + "/work");
   const size_t total = log_.ops().size();
   std::vector<uint64_t> acknowledged(kThreads, 0);
@@ -375,10 +387,10 @@ TEST_F(CrashTest, ConcurrentCommits) {
     if (before.kind == LoggedOp::Kind::kMark && before.path == "put") {
       acknowledged[before.offset / kPuts] = before.offset % kPuts + 1;
     }
-    if (point % 4 != 0) continue;
+    if (point % 4 != seed % 4) continue;
     replay.AdvanceTo(point);
     const size_t policy = point / 4 % (kPolicies + 1);
-    const auto crashed = Crash(replay, policy, point);
+    const auto crashed = Crash(replay, policy, seed * 1000003 + point);
     ASSERT_OK(CrashReplay::Export(*crashed, path() + "/index"));
     auto store = OpenOn(*crashed);
     ++tried_;
@@ -409,6 +421,7 @@ TEST_F(CrashTest, ConcurrentCommits) {
     }
     ASSERT_EQ(SpaceProblem(**store), "");
   }
+  testing::ReportTried(tried_, seed);
   EXPECT_GT(tried_, 50u);
 }
 

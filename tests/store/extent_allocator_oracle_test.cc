@@ -1,6 +1,6 @@
 // Goal: no unit is handed out twice, lost, or miscounted, and space is refused only when there is none. Method: 100 000
-// random operations on three files against an oracle that keeps one state per unit; other seeds with
-// --gtest_random_seed.
+// random operations on three files against an oracle that keeps one state per unit; tests/testing/scale.h makes them
+// more, or others.
 
 #include <gtest/gtest.h>
 
@@ -9,6 +9,7 @@
 #include <random>
 
 #include "store/extent_allocator.h"
+#include "tests/testing/scale.h"
 #include "tests/testing/status_matchers.h"
 
 namespace tensorshelf {
@@ -88,7 +89,7 @@ class OracleTest : public ::testing::Test {
  protected:
   static constexpr SpaceFile kFiles[] = {{1, 256, 256 + 4096}, {2, 259, 259 + 9000}, {5, 1000, 1000 + 777}};
 
-  OracleTest() : oracle_(kFiles), random_(::testing::UnitTest::GetInstance()->random_seed()) {
+  OracleTest() : oracle_(kFiles), random_(testing::Seed(0)) {
     for (const SpaceFile& file : kFiles) EXPECT_OK(allocator_.AddFile(file));
     oracle_.CountAllFree();
   }
@@ -178,7 +179,8 @@ class OracleTest : public ::testing::Test {
       EXPECT_TRUE(extents.empty());
     }
     for (const Extent& hole : oracle_.Free(file.file_id)) {
-      EXPECT_TRUE(first == end || hole.end_unit() <= first || hole.first_unit >= end) << "a free unit of the range was left";
+      EXPECT_TRUE(first == end || hole.end_unit() <= first || hole.first_unit >= end)
+          << "a free unit of the range was left";
     }
     if (!extents.empty()) held_.push_back({SpaceState::kReserved, std::move(extents)});
   }
@@ -220,8 +222,10 @@ class OracleTest : public ::testing::Test {
 };
 
 TEST_F(OracleTest, RandomOperationsAgree) {
-  SCOPED_TRACE(::testing::Message() << "seed " << ::testing::UnitTest::GetInstance()->random_seed());
-  for (int i = 0; i < kOperations && !HasFailure(); ++i) {
+  const uint64_t operations = testing::Scaled(kOperations);
+  SCOPED_TRACE(::testing::Message() << "seed " << testing::Seed(0));
+  testing::ReportTried(operations, testing::Seed(0));
+  for (uint64_t i = 0; i < operations && !HasFailure(); ++i) {
     const uint64_t choice = Below(100);
     if (choice < 30) {
       ReserveSome();

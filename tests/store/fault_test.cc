@@ -15,6 +15,7 @@
 #include "engine/linux_disk.h"
 #include "tests/store/shelf_copy.h"
 #include "tests/testing/faulty_disk.h"
+#include "tests/testing/scale.h"
 
 namespace tensorshelf {
 namespace {
@@ -51,6 +52,8 @@ class FailingObserver : public IndexFileObserver {
 
 class FaultTest : public ShelfCopyFixture {
  protected:
+  ~FaultTest() override { testing::ReportTried(static_cast<uint64_t>(tried_), 0); }
+
   FaultTest() { MakeOriginal({PutOp("old/a", 100000, 1), PutOp("old/b", 300, 2), PutOp("old/c", 5000, 3)}); }
 
   static std::vector<ModelOp> Workload() {
@@ -138,7 +141,9 @@ class FaultTest : public ShelfCopyFixture {
            std::any_of(op.parts.begin(), op.parts.end(), NeedsExtents);
   }
 
+  // Every `step`-th; all of them at a larger scale.
   void TryEveryCall(Fault fault, uint64_t step = 1) {
+    if (testing::Scale() > 1) step = 1;
     const std::unique_ptr<Disk> base = NewLinuxDisk();
     for (fault.nth = 1;; fault.nth += step) {
       Restore();
@@ -154,6 +159,7 @@ class FaultTest : public ShelfCopyFixture {
   }
 
   void TryEveryIndexCall(IndexFileOp::Kind kind, const absl::Status& status, uint64_t step = 1) {
+    if (testing::Scale() > 1) step = 1;
     for (uint64_t nth = 1;; nth += step) {
       Restore();
       FailingObserver observer(kind, nth, status);
@@ -254,6 +260,7 @@ TEST_F(FaultTest, CreationFails) {
       }
       EXPECT_OK(Store::Open(path, SmallOptions())) << "call kind " << static_cast<int>(call) << " number " << nth;
       std::filesystem::remove_all(path);
+      ++tried_;
       if (disk.fired_count() == 0) break;
     }
   }

@@ -6,8 +6,10 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,8 +24,8 @@ namespace tensorshelf::testing {
 // Thread-safe.
 class FaultScript {
  public:
-  // Counts one call and says what is to happen to it, if anything.
-  std::optional<Fault> Enter(Call call, const std::string& path);
+  // Counts one call and says what is to happen to it, if anything. Transfers say which bytes they touch.
+  std::optional<Fault> Enter(Call call, const std::string& path, uint64_t offset = 0, uint64_t length = 1);
 
   // Enters `call` and makes it: `make` returns a status or a StatusOr. kLose gives `lost`.
   template <typename Result>
@@ -42,6 +44,9 @@ class FaultScript {
   void set_reorder_seed(uint64_t seed);
   // A number below `limit` to choose a completion by; nullopt when they come in order.
   std::optional<size_t> Choose(size_t limit);
+  void Remember(const std::string& path, std::string bytes);
+  // Puts the remembered bytes of the file at `offset` into `to`, as far as there are any.
+  void MakeStale(const std::string& path, uint64_t offset, std::span<std::byte> to) const;
   uint64_t count(Call call) const;
   uint64_t fired_count() const;
 
@@ -53,6 +58,7 @@ class FaultScript {
 
   mutable absl::Mutex mutex_;
   std::vector<Armed> armed_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> remembered_ ABSL_GUARDED_BY(mutex_);  // by path
   std::array<uint64_t, kCallCount> counts_ ABSL_GUARDED_BY(mutex_) = {};
   uint64_t fired_count_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<uint64_t> random_ ABSL_GUARDED_BY(mutex_);

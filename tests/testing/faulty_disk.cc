@@ -35,11 +35,16 @@ class FaultyFile : public File {
   }
 
   int64_t PRead(uint64_t offset, std::span<std::byte> to) override {
-    const std::optional<Fault> fault = script_->Enter(Call::kPRead, path());
+    const std::optional<Fault> fault = script_->Enter(Call::kPRead, path(), offset, to.size());
     if (!fault.has_value()) return base_->PRead(offset, to);
     if (fault->effect == Effect::kShorten) return base_->PRead(offset, to.first(std::min(to.size(), fault->amount)));
     if (fault->effect == Effect::kFail) return -fault->error_number;
+    if (fault->effect == Effect::kMisdirect) return base_->PRead(offset + fault->amount, to);
     const int64_t moved = base_->PRead(offset, to);
+    if (fault->effect == Effect::kStale) {
+      if (moved > 0) script_->MakeStale(path(), offset, to.first(static_cast<size_t>(moved)));
+      return moved;
+    }
     if (fault->effect != Effect::kFlipBit) return -fault->error_number;
     if (moved > 0) {
       const uint64_t bit = fault->amount % (static_cast<uint64_t>(moved) * 8);
@@ -49,9 +54,10 @@ class FaultyFile : public File {
   }
 
   int64_t PWrite(uint64_t offset, std::span<const std::byte> from) override {
-    const std::optional<Fault> fault = script_->Enter(Call::kPWrite, path());
+    const std::optional<Fault> fault = script_->Enter(Call::kPWrite, path(), offset, from.size());
     if (!fault.has_value()) return base_->PWrite(offset, from);
     if (fault->effect == Effect::kLose) return static_cast<int64_t>(from.size());
+    if (fault->effect == Effect::kMisdirect) return base_->PWrite(offset + fault->amount, from);
     if (fault->effect == Effect::kShorten) {
       return base_->PWrite(offset, from.first(std::min(from.size(), fault->amount)));
     }
@@ -72,7 +78,7 @@ std::unique_ptr<File> NewFaultyFile(std::shared_ptr<FaultScript> script, std::un
 
 File* BaseOf(File* faulty_file) { return static_cast<FaultyFile*>(faulty_file)->base(); }
 
-std::optional<Fault> FaultScript::Enter(Call call, const std::string& path) {
+std::optional<Fault> FaultScript::Enter(Call call, const std::string& path, uint64_t offset, uint64_t length) {
   std::shared_ptr<const std::function<void(Call, const std::string&)>> on_call;
   {
     absl::MutexLock lock(&mutex_);
@@ -86,6 +92,7 @@ std::optional<Fault> FaultScript::Enter(Call call, const std::string& path) {
   for (Armed& armed : armed_) {
     const Fault& fault = armed.fault;
     if (fault.call != call || path.find(fault.path_part) == std::string::npos) continue;
+    if (offset + length <= fault.offset_begin || offset >= fault.offset_end) continue;
     ++armed.seen;
     const bool in_reach = armed.seen >= fault.nth && (fault.times == 0 || armed.seen - fault.nth < fault.times);
     if (in_reach && !hit.has_value()) hit = fault;
@@ -123,6 +130,19 @@ std::optional<size_t> FaultScript::Choose(size_t limit) {
   return static_cast<size_t>(*random_ >> 33) % limit;
 }
 
+void FaultScript::Remember(const std::string& path, std::string bytes) {
+  absl::MutexLock lock(&mutex_);
+  remembered_[path] = std::move(bytes);
+}
+
+void FaultScript::MakeStale(const std::string& path, uint64_t offset, std::span<std::byte> to) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = remembered_.find(path);
+  if (found == remembered_.end() || offset >= found->second.size()) return;
+  const size_t length = std::min<size_t>(to.size(), found->second.size() - offset);
+  std::copy_n(reinterpret_cast<const std::byte*>(found->second.data()) + offset, length, to.begin());
+}
+
 uint64_t FaultScript::count(Call call) const {
   absl::MutexLock lock(&mutex_);
   return counts_[static_cast<size_t>(call)];
@@ -139,6 +159,16 @@ FaultyDisk::~FaultyDisk() = default;
 
 void FaultyDisk::Arm(Fault fault) { script_->Arm(std::move(fault)); }
 void FaultyDisk::DisarmAll() { script_->DisarmAll(); }
+void FaultyDisk::Vanish(const std::string& path_part) {
+  for (size_t call = 0; call < kCallCount; ++call) {
+    script_->Arm({.call = static_cast<Call>(call), .times = 0, .path_part = path_part, .error_number = ENODEV});
+  }
+}
+absl::Status FaultyDisk::RememberForStaleReads(const std::string& path) {
+  TS_ASSIGN_OR_RETURN(std::string bytes, ReadFile(*base_, path, uint64_t{1} << 30));
+  script_->Remember(path, std::move(bytes));
+  return absl::OkStatus();
+}
 void FaultyDisk::ReorderCompletions(uint64_t seed) { script_->set_reorder_seed(seed); }
 void FaultyDisk::OnCall(std::function<void(Call, const std::string&)> on_call) {
   script_->set_on_call(std::move(on_call));

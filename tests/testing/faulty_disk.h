@@ -63,6 +63,10 @@ enum class Effect : uint8_t {
   kLose,
   // kCompletion: is reaped only when `amount` later ones have been, or nothing else is in flight.
   kDelay,
+  // kPRead, kPWrite, kCompletion: reports success, but works on the place `amount` bytes further on.
+  kMisdirect,
+  // kPRead, and kCompletion of a read: hands out what was there when RememberForStaleReads was called.
+  kStale,
 };
 
 struct Fault {
@@ -70,6 +74,9 @@ struct Fault {
   uint64_t nth = 1;            // the n-th matching call after Arm is the first hit
   uint64_t times = 1;          // how many in a row; 0: all from there on
   std::string path_part = "";  // matches calls whose path contains it; empty: all. Submit, Reap and NewQueue have none.
+  // Transfers that touch these bytes of the file; other calls lie at 0. `times` = 0 makes it a latent sector error.
+  uint64_t offset_begin = 0;
+  uint64_t offset_end = UINT64_MAX;
   Effect effect = Effect::kFail;
   int error_number = EIO;
   uint64_t amount = 0;
@@ -84,6 +91,10 @@ class FaultyDisk : public Disk {
   // Several may be armed; of those that hit a call, the one armed first works.
   void Arm(Fault fault);
   void DisarmAll();
+  // The device is gone: every call with a path that contains `path_part` fails with ENODEV from now on.
+  void Vanish(const std::string& path_part);
+  // What kStale hands out: the bytes of the file now. On an error nothing is remembered.
+  absl::Status RememberForStaleReads(const std::string& path);
   // Completions of every queue are handed out in an order that follows from the seed, each Reap as few as it may.
   void ReorderCompletions(uint64_t seed);
   // Called before each call, without a lock held, from the calling thread: to look at the disk between two calls, or to

@@ -40,7 +40,7 @@ class FaultyQueue : public IoQueue {
   Taken Take(IoOp* op, int* error);
   int Collect(size_t at_least, int64_t timeout_us);
   std::list<Pending*>::iterator NextReady();
-  static int64_t ResultOf(Pending& pending, int64_t base_result);
+  int64_t ResultOf(Pending& pending, int64_t base_result);
 
   const std::shared_ptr<FaultScript> script_;
   std::unique_ptr<IoQueue> base_;
@@ -50,10 +50,13 @@ class FaultyQueue : public IoQueue {
 
 FaultyQueue::Taken FaultyQueue::Take(IoOp* op, int* error) {
   if (pending_.size() == depth()) return Taken::kFull;
-  pending_.push_back({.outer = op, .inner = *op, .fault = script_->Enter(Call::kCompletion, op->file->path())});
+  pending_.push_back({.outer = op,
+                      .inner = *op,
+                      .fault = script_->Enter(Call::kCompletion, op->file->path(), op->offset, op->length)});
   Pending& pending = pending_.back();
   pending.inner.file = BaseOf(op->file);
   pending.inner.owner = &pending;
+  if (Hits(pending.fault, Effect::kMisdirect)) pending.inner.offset += pending.fault->amount;
   if (Hits(pending.fault, Effect::kDelay)) pending.wait_count = pending.fault->amount;
   if (Hits(pending.fault, Effect::kFail)) pending.result = -pending.fault->error_number;
   if (Hits(pending.fault, Effect::kLose)) pending.result = op->length;
@@ -105,6 +108,10 @@ int64_t FaultyQueue::ResultOf(Pending& pending, int64_t base_result) {
   if (Hits(pending.fault, Effect::kFlipBit) && pending.inner.kind == IoKind::kRead && base_result > 0) {
     const uint64_t bit = pending.fault->amount % (static_cast<uint64_t>(base_result) * 8);
     pending.inner.memory[bit / 8] ^= std::byte{1} << (bit % 8);
+  }
+  if (Hits(pending.fault, Effect::kStale) && pending.inner.kind == IoKind::kRead && base_result > 0) {
+    script_->MakeStale(pending.outer->file->path(), pending.outer->offset,
+                       {pending.inner.memory, static_cast<size_t>(base_result)});
   }
   return base_result;
 }

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "tests/testing/scale.h"
 #include "tools/safetensors/header.h"
 #include "tools/safetensors/rules.h"
 
@@ -14,7 +15,7 @@ namespace tensorshelf::safetensors {
 namespace {
 
 constexpr uint32_t kSeed = 20260501;
-constexpr int kRounds = 20000;
+constexpr uint64_t kRounds = 20000;
 
 std::string ValidHeader(std::mt19937& random, uint64_t* data_bytes) {
   std::vector<TensorEntry> tensors;
@@ -94,16 +95,18 @@ void ExpectCovered(const Header& header, uint64_t data_bytes) {
 }
 
 TEST(SafetensorsFuzz, AcceptsOnlyHeadersWhoseTensorsCoverTheData) {
-  std::mt19937 random(kSeed);
-  int accepted = 0, refused = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  const uint64_t seed = testing::Seed(kSeed), rounds = testing::Scaled(kRounds);
+  testing::ReportTried(rounds, seed);
+  std::mt19937 random(static_cast<uint32_t>(seed));
+  uint64_t accepted = 0, refused = 0;
+  for (uint64_t round = 0; round < rounds; ++round) {
     uint64_t data_bytes = 0;
     std::string json = ValidHeader(random, &data_bytes);
     if (random() % 16 == 0) data_bytes += random() % 3;
     const std::string original = json;
     Mutate(random, &json);
     const absl::StatusOr<Header> header = ParseHeader(json, data_bytes);
-    SCOPED_TRACE(absl::StrCat("seed ", kSeed, ", round ", round));
+    SCOPED_TRACE(absl::StrCat("seed ", seed, ", round ", round));
     if (header.ok()) {
       ++accepted;
       ExpectCovered(*header, data_bytes);
@@ -113,8 +116,8 @@ TEST(SafetensorsFuzz, AcceptsOnlyHeadersWhoseTensorsCoverTheData) {
     }
   }
   // Both happen often, or the mutations test nothing.
-  EXPECT_GT(accepted, kRounds / 50);
-  EXPECT_GT(refused, kRounds / 2);
+  EXPECT_GT(accepted, rounds / 50);
+  EXPECT_GT(refused, rounds / 2);
 }
 
 TEST(SafetensorsFuzz, RefusesEveryProperPrefix) {
