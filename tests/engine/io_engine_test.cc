@@ -21,6 +21,7 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "tests/testing/faulty_disk.h"
 #include "tests/testing/memory_disk.h"
 #include "tests/testing/status_matchers.h"
@@ -448,6 +449,23 @@ TEST_F(FaultTest, FailedBatchIsNotSubmittedToItsEnd) {
   EXPECT_FALSE(Run(IoKind::kWrite, {Of(memory, 0)}).status.ok());
   // The queue's depth at most, of 16.
   EXPECT_LE(disk_.count(Call::kCompletion) - before, options_.queue_depth);
+}
+
+// The caller may free its memory when the call returns, also with an error.
+TEST_F(FaultTest, AFailedBatchReturnsWhenNothingOfItIsInFlight) {
+  options_.worker_count = 1;
+  Restart(options_);
+  Memory memory(8 * 65536);
+  disk_.ReorderCompletions(3);  // one by one
+  disk_.Arm({.call = Call::kCompletion, .nth = 1, .error_number = EIO});
+  std::atomic<uint64_t> reaps = 0;
+  // Not to order anything: it gives a return that comes too early the time to be seen.
+  disk_.OnCall([&](Call call, const std::string&) {
+    if (call == Call::kReap && reaps.fetch_add(1) > 0) absl::SleepFor(absl::Milliseconds(5));
+  });
+  EXPECT_FALSE(Run(IoKind::kWrite, {Of(memory, 0)}).status.ok());
+  EXPECT_EQ(engine_->stats().in_flight_ops, 0u);
+  disk_.OnCall(nullptr);
 }
 
 TEST_F(FaultTest, LowestFailedSegmentIsTold) {

@@ -172,7 +172,16 @@ TEST_F(HostileShelfTest, RecordsThatPointPastTheEnd) {
     ASSERT_NO_FATAL_FAILURE(ChangeRecords([&](std::string& record) { Set64(record, 100, unit); }));
     EXPECT_EQ(Survives(), "") << unit;
   }
-  // Into the label of its own file: allocated space it is not.
+  // Into the label of its own file: nothing there is read, and no space is free.
+  {
+    StoreOptions options = SmallOptions();
+    options.mode = StoreOptions::Mode::kReadOnly;
+    ASSERT_OK_AND_ASSIGN(const auto reader, Store::Open(shelf_, options));
+    ASSERT_OK_AND_ASSIGN(const Object object, reader->Find("a"));
+    std::string bytes(object.size_bytes(), '\0');
+    const ReadRequest request{.object = &object, .offset = 0, .to = Span(bytes)};
+    EXPECT_FAILS(reader->Read({&request, 1}, {}), absl::StatusCode::kDataLoss, "outside the data area");
+  }
   const auto opened = Store::Open(shelf_, SmallOptions());
   if (opened.ok()) {
     const std::string bytes = "x";

@@ -17,6 +17,7 @@
 #include "engine/linux_disk.h"
 #include "store/label.h"
 #include "tests/store/shelf_copy.h"
+#include "tests/testing/faulty_disk.h"
 
 namespace tensorshelf {
 namespace {
@@ -117,6 +118,95 @@ TEST_F(OpenTest, AnOlderDataFileIsRefusedByItsSlot) {
   }
   CopySparsely(original_ + "/00000001.tsd", data_file());
   EXPECT_FAILS(Open(), absl::StatusCode::kDataLoss, "is older than the index");
+}
+
+// The witness of each commit rides on the data of the next: also a store that was never closed knows what it lost.
+TEST_F(OpenTest, AnOlderIndexIsRefusedAfterAKillToo) {
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, Open());
+    for (uint64_t i = 0; i < 3; ++i) ASSERT_OK(Apply(*store, PutOp(absl::StrCat("data/", i), 50000, i)));
+    fs::copy(shelf_, root_ + "/left", fs::copy_options::recursive);
+    ASSERT_OK(store->Close());
+  }
+  fs::remove_all(shelf_);
+  fs::rename(root_ + "/left", shelf_);
+  fs::remove_all(index());
+  fs::copy(original_ + "/index", index(), fs::copy_options::recursive);
+  EXPECT_FAILS(Open(), absl::StatusCode::kFailedPrecondition, "2 acknowledged commits are missing");
+}
+
+// Numbers that were given once stay given, or a trailer of a lost object would pass for that of another.
+TEST_F(OpenTest, AfterAnAcceptedLossNumbersGoOn) {
+  uint64_t lost_commit = 0, lost_generation = 0;
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, Open());
+    const std::string bytes = RandomBytes(50000, 4);
+    ASSERT_OK(store->Put(BytesItem("x", bytes)));
+    ASSERT_OK_AND_ASSIGN(const CommitResult result, store->Put(BytesItem("newer", bytes)));
+    lost_commit = result.commit;
+    lost_generation = result.generations[0];
+    ASSERT_OK(store->Close());
+  }
+  fs::remove_all(index());
+  fs::copy(original_ + "/index", index(), fs::copy_options::recursive);
+  StoreOptions options = SmallOptions();
+  options.accept_lost_commits = true;
+  ASSERT_OK_AND_ASSIGN(auto store, Store::Open(shelf_, options));
+  const std::string bytes = RandomBytes(50000, 5);
+  ASSERT_OK_AND_ASSIGN(const CommitResult result, store->Put(BytesItem("after", bytes)));
+  EXPECT_GT(result.commit, lost_commit);
+  EXPECT_GT(result.generations[0], lost_generation);
+  ASSERT_OK(store->Close());
+  store.reset();
+  EXPECT_OK(Open());
+}
+
+TEST_F(OpenTest, EachOpenHasAnEpochOfItsOwn) {
+  uint64_t epoch = 0;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_OK_AND_ASSIGN(auto store, Open());
+    EXPECT_GT(store->info().epoch, epoch);
+    epoch = store->info().epoch;
+    // As a kill right after the open leaves it: nothing but the slots says that there was one.
+    fs::copy(shelf_, root_ + "/left", fs::copy_options::recursive);
+    ASSERT_OK(store->Close());
+    store.reset();
+    fs::remove_all(shelf_);
+    fs::rename(root_ + "/left", shelf_);
+  }
+}
+
+// What an earlier process wrote may be visible and not durable: nothing is built on it before it is.
+TEST_F(OpenTest, EveryFileIsSyncedBeforeItIsTrusted) {
+  const std::unique_ptr<Disk> base = NewLinuxDisk();
+  testing::FaultyDisk disk(base.get());
+  std::vector<testing::Call> calls;
+  disk.OnCall([&](testing::Call call, const std::string& path) {
+    const bool counts = call == testing::Call::kSync || call == testing::Call::kPWrite;
+    if (counts && absl::EndsWith(path, ".tsd")) calls.push_back(call);
+  });
+  StoreOptions options = SmallOptions();
+  options.disk = &disk;
+  ASSERT_OK_AND_ASSIGN(auto store, Store::Open(shelf_, options));
+  ASSERT_GE(calls.size(), 3u);
+  EXPECT_EQ(calls[0], testing::Call::kSync) << "before anything is written";
+  EXPECT_EQ(calls[1], testing::Call::kPWrite) << "the slot of the new epoch";
+  EXPECT_EQ(calls[2], testing::Call::kSync);
+  disk.OnCall(nullptr);
+}
+
+TEST_F(OpenTest, ALabelOfOtherBoundsThanTheIndexKnowsIsRefused) {
+  const std::unique_ptr<Disk> disk = NewLinuxDisk();
+  {
+    ASSERT_OK_AND_ASSIGN(const auto file, disk->Open(data_file(), {.writable = true}));
+    ASSERT_OK_AND_ASSIGN(LabelReading reading, ReadLabel(*file));
+    reading.label.size += 1 << 20;
+    reading.label.data_end += 1 << 20;
+    ++reading.label.label_seq;
+    fs::resize_file(data_file(), reading.label.size);
+    ASSERT_OK(WriteLabels(*file, reading.label));
+  }
+  EXPECT_FAILS(Open(), absl::StatusCode::kDataLoss, "disagree");
 }
 
 TEST_F(OpenTest, WhatStandsInPlaceOfADataFile) {
