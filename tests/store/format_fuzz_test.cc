@@ -26,16 +26,20 @@ namespace tensorshelf {
 namespace {
 
 constexpr Uuid kStore = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6};
-constexpr long kResidentKiBMax = 512 << 10;
+constexpr long kGrowthKiBMax = 512 << 10;  // of the resident set
+
+long PeakKiB() {
+  rusage usage{};
+  EXPECT_EQ(::getrusage(RUSAGE_SELF, &usage), 0);
+  return usage.ru_maxrss;
+}
 
 class FormatFuzz : public ::testing::Test {
  protected:
   ~FormatFuzz() override {
     testing::ReportTried(rounds_, seed_);
-    rusage usage{};
-    EXPECT_EQ(::getrusage(RUSAGE_SELF, &usage), 0);
     if (testing::kScaleDown == 1) {
-      EXPECT_LE(usage.ru_maxrss, kResidentKiBMax);
+      EXPECT_LE(PeakKiB() - peak_before_, kGrowthKiBMax);
     }
   }
 
@@ -67,6 +71,7 @@ class FormatFuzz : public ::testing::Test {
 
   const uint64_t seed_ = testing::Seed(20261001);
   const uint64_t rounds_ = testing::Scaled(20000);
+  const long peak_before_ = PeakKiB();
   std::mt19937_64 random_{seed_};
 };
 

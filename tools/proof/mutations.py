@@ -12,7 +12,7 @@ from proof import programs
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """`rule`: what it breaks: an invariant of the design (I1 to I10), a step of commit (C1 to C5) or of open (O1 to O7)."""
+    """`rule`: what it breaks: invariants of the design (I1 to I10), a step of commit (C1 to C5) or open (O1 to O7)."""
 
     name: str
     rule: str
