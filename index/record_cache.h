@@ -24,7 +24,6 @@
 #include "absl/hash/hash.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
-#include "engine/foundation/mutation.h"
 #include "index/record.h"
 
 namespace tensorshelf {
@@ -63,7 +62,7 @@ class CoherentCache {
     Shard& shard = ShardOf(Hash{}(key));
     absl::MutexLock lock(&shard.mutex);
     if (shard.invalidations != ticket || shard.entries.contains(key)) return;
-    while (shard.bytes + bytes > shard_bytes_max_ && !TS_MUTATE(unbounded_record_cache)) DropOne(shard);
+    while (shard.bytes + bytes > shard_bytes_max_) DropOne(shard);
     shard.by_age.push_front(Entry{.key = key, .value = std::move(value), .bytes = bytes, .found = false});
     shard.entries.emplace(shard.by_age.front().key, shard.by_age.begin());
     shard.bytes += bytes;

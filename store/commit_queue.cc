@@ -181,7 +181,12 @@ void CommitQueue::CommitGroup(const Group& group) {
     if (!TS_MUTATE(row_before_data)) {
       if (const absl::Status synced = SyncTouched(accepted, *batch); !synced.ok()) return FailGroup(accepted, synced);
     }
-    if (TS_MUTATE(free_before_commit)) ParkDropped(evaluator, commit);
+    if (TS_MUTATE(free_before_commit)) {
+      for (const DroppedSpace& dropped : evaluator.dropped()) {
+        context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
+      }
+      context_.parked->Reclaim();
+    }
     PutBadUnits(*batch);
     KeepSums(evaluator);
     context_.sequence->fetch_add(1);
@@ -295,8 +300,10 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
     }
   }
   context_.published->store(commit, std::memory_order_seq_cst);
-  if (!TS_MUTATE(free_before_commit)) ParkDropped(evaluator, commit);
   for (const DroppedSpace& dropped : evaluator.dropped()) {
+    if (!TS_MUTATE(free_before_commit)) {
+      context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
+    }
     if (context_.memory_tier != nullptr && !dropped.moved) context_.memory_tier->Drop(dropped.generation);
   }
   for (const std::string& name : evaluator.ephemeral_deletes()) context_.ephemeral->Delete(name);
@@ -314,13 +321,6 @@ void CommitQueue::PublishGroup(const Group& accepted, const CommitEvaluator& eva
   names_.store(counts_.names, std::memory_order_relaxed);
   objects_.store(counts_.objects, std::memory_order_relaxed);
   context_.parked->Reclaim();
-}
-
-void CommitQueue::ParkDropped(const CommitEvaluator& evaluator, uint64_t commit) {
-  for (const DroppedSpace& dropped : evaluator.dropped()) {
-    context_.parked->Park(dropped.generation, dropped.place_seq, commit, dropped.extents);
-  }
-  if (TS_MUTATE(free_before_commit)) context_.parked->Reclaim();
 }
 
 void CommitQueue::FailGroup(const Group& accepted, const absl::Status& status) {

@@ -113,7 +113,6 @@ class CommitQueue {
   void KeepSums(const CommitEvaluator& evaluator);
   absl::Status SyncTouched(const Group& accepted, CommitBatch& batch);
   void PublishGroup(const Group& accepted, const CommitEvaluator& evaluator, uint64_t commit);
-  void ParkDropped(const CommitEvaluator& evaluator, uint64_t commit);
   void FailGroup(const Group& accepted, const absl::Status& status);
   void FailForRoom(const Group& accepted, const absl::Status& status);
   void PutBadUnits(CommitBatch& batch);

@@ -334,6 +334,7 @@ void ExtentAllocator::Move(std::span<const Extent> extents, SpaceState from, Spa
     TS_CHECK(from == SpaceState::kReserved || from == SpaceState::kScratch || from == SpaceState::kParked ||
              from == SpaceState::kLimbo);
   }
+  if (TS_MUTATE(leak_reservation) && from == SpaceState::kReserved && to == SpaceState::kFree) return;
   absl::MutexLock lock(&mutex_);
   for (const Extent& extent : extents) {
     FileState* state = FindLocked(extent.file_id);

@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "engine/foundation/mutation.h"
 #include "index/record.h"
 #include "store/extent_allocator.h"
 #include "store/store.h"
@@ -45,10 +44,7 @@ class ReservedSpace {
   std::vector<Extent> Take() { return std::exchange(extents_, {}); }
 
  private:
-  void GiveBack() {
-    if (TS_MUTATE(leak_reservation)) extents_.clear();
-    BecomeState(SpaceState::kFree);
-  }
+  void GiveBack() { BecomeState(SpaceState::kFree); }
 
   ExtentAllocator* allocator_ = nullptr;
   std::vector<Extent> extents_;

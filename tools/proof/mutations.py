@@ -61,7 +61,6 @@ MUTATIONS = (
     _engine("return_before_io_ends", "I8: a failed call returns with I/O in flight", "FaultTest.AFailedBatchReturns*"),
     _engine("skip_second_hash", "I8: memory that changed meanwhile is not noticed", "IoEngineTest.ChangedMemory*"),
     _engine("unbounded_result_pool", "I9: the pool keeps what it likes", "MemoryPoolTest.*"),
-    Mutation("unbounded_record_cache", "I9: the record cache grows", (("index_tests", "CoherentCacheTest.*"),)),
     _store("range_check_in_debug_only", "I10: an assert instead of a check", "StoreTest.RangesReadOnly*"),
     _store("read_outside_data_area", "O6: a record may point anywhere", "HostileShelfTest.RecordsThatPoint*"),
     _store("skip_trailers", "C1: no trailers", "MoveTest.SalvageTakesTheNewerPlace"),
@@ -81,7 +80,7 @@ MUTATIONS = (
 )
 
 BUILD = programs.ROOT / "build" / "mutations"
-TARGETS = ("engine_tests", "index_tests", "store_tests")
+TARGETS = ("engine_tests", "store_tests")
 
 
 def names_in_sources() -> set[str]:
