@@ -124,7 +124,9 @@ TEST_P(FullDiskTest, ACreationThatDoesNotFitLeavesNothing) {
   const absl::Status tight = Store::Create(shelf(), options);
   EXPECT_TRUE(tight.ok() || absl::IsResourceExhausted(tight)) << tight;
   EmptyFileSystem();
-  if (!tight.ok()) EXPECT_OK(Store::Create(shelf(), options));
+  if (!tight.ok()) {
+    EXPECT_OK(Store::Create(shelf(), options));
+  }
 }
 
 TEST_P(FullDiskTest, WithoutRoomForTheIndexReadsAndDeletesGoOn) {
