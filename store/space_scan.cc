@@ -39,7 +39,10 @@ ObjectScan ScanAllObjects(Index& index) {
   ObjectScan scan;
   const absl::Status read = index.ScanObjects(0, UINT64_MAX, [&](uint64_t generation, std::span<const std::byte> row) {
     auto space = DecodeRecordSpace(row);
-    if (!space.ok() && TS_MUTATE(undecodable_is_free)) return true;
+    if (!space.ok() && TS_MUTATE(undecodable_is_free)) {
+      scan.generations.push_back(generation);
+      return true;
+    }
     if (!space.ok() || space->generation != generation) {
       scan.status = absl::DataLossError(
           absl::StrCat("object row of generation ", generation, ": ",
