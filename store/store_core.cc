@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/foundation/process_id.h"
 #include "engine/foundation/status_macros.h"
 #include "store/freemap.h"
 #include "store/layout.h"
@@ -81,7 +82,7 @@ absl::Status StoreCore::CheckUsable() const {
   if (forked()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kForked,
                      absl::StrCat("this handle of ", path_, " belongs to process ", pid_, ", this is its child ",
-                                  getpid(), ": open the store again here"));
+                                  ProcessId(), ": open the store again here"));
   }
   if (closed_) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kClosed, absl::StrCat(path_, " is closed"));

@@ -20,7 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "engine/foundation/fork_mark.h"
+#include "engine/foundation/process_id.h"
 #include "store/background_fill.h"
 #include "store/commit_queue.h"
 #include "store/device_set.h"
@@ -103,7 +103,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   absl::Status counters_status();
 
   void Release(const ObjectRecord& record) { leases_.Release(record.generation, record.place_seq); }
-  bool forked() const { return fork_mark_.forked(); }
+  bool forked() const { return ProcessId() != pid_; }
   const std::string& path() const { return path_; }
   const std::shared_ptr<MemoryPool>& memory_pool() const { return devices_->pool(); }
 
@@ -150,8 +150,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   StoreOptions options_;
   std::unique_ptr<Disk> own_disk_;
   Disk* disk_ = nullptr;
-  const ForkMark fork_mark_;  // a call asks it several times
-  const pid_t pid_ = getpid();
+  const pid_t pid_ = ProcessId();
   StoreFile store_file_;
   SuperRow super_;
   Index::Mode index_mode_ = Index::Mode::kReadOnly;
