@@ -101,6 +101,8 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   StoreStats stats();
   LivePage live_page();
   absl::Status counters_status();
+  absl::Status StartTrace(size_t events_max);
+  absl::StatusOr<std::string> StopTrace();
 
   void Release(const ObjectRecord& record) { leases_.Release(record.generation, record.place_seq); }
   bool forked() const { return ProcessId() != pid_; }
@@ -158,6 +160,9 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::vector<std::string> orphan_files_;
   std::vector<uint64_t> orphans_;  // generations without a name
   std::vector<std::unique_ptr<FileLock>> locks_;
+
+  TraceLog trace_;
+  absl::Mutex trace_mutex_;  // one start or stop at a time; a leaf but for the log's
 
   // Built in this order, torn down in the reverse one.
   std::unique_ptr<DeviceSet> devices_;

@@ -177,6 +177,7 @@ class Reader:
         copy: bool = True,
         cache: str | None = None,
         order: str = "any",
+        priority: str = "normal",
     ) -> Any:
         """The tensor (or bytes) with this name.
 
@@ -198,6 +199,8 @@ class Reader:
                   wanted again soon: takes no room and gives up what it has), "none" (the default: the tier decides)
         order     "sweep": one of a long list that is read again and again, like the layers of a model that does not
                   fit. A part of the list then stays in the tier, instead of each object pushing out the next one
+        priority  "high", "normal" or "background": who goes first where reads and writes wait for a device. None is
+                  ever shut out. What is in flight already is not overtaken
 
         The result owns its memory (or, with ``copy=False``, its lease) and outlives the store. It is contiguous, on
         the CPU unless ``device`` says otherwise, and does not require grad. Large results lie in recycled,
@@ -207,7 +210,7 @@ class Reader:
         torch has no such dtype), ValueError (out does not fit), StoreIOError, ClosedError, ForkedError.
         """
         _check_kind(out, device, as_bytes, copy)
-        hints = (cache_hint(cache), access_order(order), copy)
+        hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
         core, view = self._source()
         try:
             value = core.get(name, out, as_bytes, self._check_of(verify), view, *hints)
@@ -232,6 +235,7 @@ class Reader:
         copy: bool = True,
         cache: str | None = None,
         order: str = "any",
+        priority: str = "normal",
     ) -> dict[str, Any]:
         """Many objects, all of one commit, in one submission to the device.
 
@@ -244,7 +248,7 @@ class Reader:
         errors are those of ``get``; NameNotFoundError names the first name that is missing.
         """
         _check_kind(out, device, as_bytes, copy)
-        hints = (cache_hint(cache), access_order(order), copy)
+        hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
         core, view = self._source()
         if names is None and isinstance(out, Mapping):
             names = out
@@ -263,6 +267,76 @@ class Reader:
         if device is not None:
             values = [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
         return dict(zip(keys, values, strict=True))
+
+    def stream(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        prefix: str = "",
+        window: int | str = "256MiB",
+        device: torch.device | str | None = None,
+        non_blocking: bool = False,
+        as_bytes: bool = False,
+        verify: bool | str | None = None,
+        copy: bool = True,
+        cache: str | None = None,
+        order: str = "any",
+        priority: str = "normal",
+    ) -> Generator[tuple[str, Any], None, None]:
+        """Reads ahead of a loop: ``for name, tensor in store.stream(names, window="2GiB"): ...``
+
+        names   which, in the order in which the loop gets them; may be a generator, which is then asked for some
+                hundred names at a time; None: all that begin with ``prefix``, in byte order, all of one commit
+        prefix  put before each name on the way in and taken off again
+        window  bytes that are being read or wait for the loop, beyond what the loop has taken; a value that alone has
+                more is read when it is its turn
+
+        The other arguments are those of ``get``. Each name is read once, with its neighbours, and shows its newest
+        value at that moment. Memory of values that the loop drops is used again for the next ones.
+
+        What is wrong with a name is raised when it is its turn, after all names before it, and ends the stream; the
+        errors are those of ``get``. A loop that is left (``break``, an exception, Ctrl-C, ``close()`` of the
+        generator) cancels what has not begun, and waits for what has.
+        """
+        if isinstance(names, str):
+            raise TypeError("names must be an iterable of names, not one str")
+        _check_kind(None, device, as_bytes, copy)
+        hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
+        check = self._check_of(verify)
+        source: Reader = self
+        own_view: View | None = None
+        if names is None:
+            source = own_view = self._stable_view()
+        core, view = source._source()
+
+        def full_names(keys: list[str]) -> list[str]:
+            return [prefix + key for key in keys] if prefix else keys
+
+        def read(keys: list[str]) -> list[Any]:
+            core, view = source._source()
+            values = core.get_many(full_names(keys), None, as_bytes, check, view, *hints)
+            if device is None:
+                return values
+            return [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
+
+        def run() -> Generator[tuple[str, Any], None, None]:
+            try:
+                keys = names if names is not None else (n[len(prefix) :] for n in _all_names(core, prefix, view))
+                yield from stream_values(
+                    self._calls(),
+                    keys,
+                    parse_size(window, "window"),
+                    priority,
+                    lambda key: prefix + key,
+                    lambda some: source._source()[0].sizes(full_names(some), source._source()[1]),
+                    read,
+                )
+            finally:
+                if own_view is not None:
+                    own_view.close()
+
+        parse_size(window, "window")
+        return run()
 
     def slice(self, name: str) -> StoredTensor:
         """The tensor with this name, to be read in parts: ``store.slice("w")[0:128]``. See StoredTensor."""
