@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from . import _core
-from ._values import access_order, cache_hint, verifies
+from ._async import Background
+from ._streaming import Calls, stream_values
+from ._values import access_order, cache_hint, parse_size, priority_of, verifies
 from .errors import NameNotFoundError
 
 _MISSING: Any = object()
@@ -161,6 +164,17 @@ class Reader:
     def _source(self) -> tuple[_core.Store, _core.View | None]:
         raise NotImplementedError
 
+    def _background_calls(self) -> Background:
+        raise NotImplementedError
+
+    def _one_commit(self) -> contextlib.AbstractContextManager[Reader]:
+        """Itself, if it shows one commit for as long as it lives; else a view."""
+        raise NotImplementedError
+
+    def _listing(self, prefix: str) -> tuple[_core.Store, str, _core.View | None]:
+        core, view = self._source()
+        return core, prefix, view
+
     def _check_of(self, verify: bool | str | None) -> bool:
         return self._verify if verify is None else verifies(verify)
 
@@ -303,40 +317,32 @@ class Reader:
         _check_kind(None, device, as_bytes, copy)
         hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
         check = self._check_of(verify)
-        source: Reader = self
-        own_view: View | None = None
-        if names is None:
-            source = own_view = self._stable_view()
-        core, view = source._source()
+        window_bytes = parse_size(window, "window")
 
-        def full_names(keys: list[str]) -> list[str]:
-            return [prefix + key for key in keys] if prefix else keys
+        def run(reader: Reader) -> Generator[tuple[str, Any], None, None]:
+            def full_names(keys: list[str]) -> list[str]:
+                return [prefix + key for key in keys] if prefix else keys
 
-        def read(keys: list[str]) -> list[Any]:
-            core, view = source._source()
-            values = core.get_many(full_names(keys), None, as_bytes, check, view, *hints)
-            if device is None:
-                return values
-            return [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
+            def sizes_of(keys: list[str]) -> list[int]:
+                core, view = reader._source()
+                return core.sizes(full_names(keys), view)
 
-        def run() -> Generator[tuple[str, Any], None, None]:
-            try:
-                keys = names if names is not None else (n[len(prefix) :] for n in _all_names(core, prefix, view))
-                yield from stream_values(
-                    self._calls(),
-                    keys,
-                    parse_size(window, "window"),
-                    priority,
-                    lambda key: prefix + key,
-                    lambda some: source._source()[0].sizes(full_names(some), source._source()[1]),
-                    read,
-                )
-            finally:
-                if own_view is not None:
-                    own_view.close()
+            def read(keys: list[str]) -> list[Any]:
+                core, view = reader._source()
+                values = core.get_many(full_names(keys), None, as_bytes, check, view, *hints)
+                if device is None:
+                    return values
+                return [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
 
-        parse_size(window, "window")
-        return run()
+            keys = (name[len(prefix) :] for name in _all_names(*reader._listing(prefix))) if names is None else names
+            calls = Calls(full_names, sizes_of, read)
+            yield from stream_values(reader._background_calls(), keys, window_bytes, priority, calls)
+
+        def run_on_view() -> Generator[tuple[str, Any], None, None]:
+            with self._one_commit() as reader:
+                yield from run(reader)
+
+        return run_on_view() if names is None else run(self)
 
     def slice(self, name: str) -> StoredTensor:
         """The tensor with this name, to be read in parts: ``store.slice("w")[0:128]``. See StoredTensor."""

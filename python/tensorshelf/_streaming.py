@@ -31,6 +31,15 @@ class Group:
         return sum(self.sizes)
 
 
+@dataclass(frozen=True)
+class Calls:
+    """What a stream asks of its store. All take names as the loop has them."""
+
+    full_names: Callable[[list[str]], list[str]]
+    sizes_of: Callable[[list[str]], list[int]]  # bytes of the values; 0 where there is none
+    read: Callable[[list[str]], list[Any]]  # from any thread
+
+
 def groups_of(
     names: Iterable[str], sizes_of: Callable[[list[str]], list[int]], group_bytes_max: int
 ) -> Iterator[Group]:
@@ -56,14 +65,12 @@ def stream_values(
     names: Iterable[str],
     window: int,
     priority: str,
-    full_name: Callable[[str], str],
-    sizes_of: Callable[[list[str]], list[int]],
-    read: Callable[[list[str]], list[Any]],
+    calls: Calls,
 ) -> Generator[tuple[str, Any], None, None]:
     """(name, value) in the order of ``names``. What is read, or waits to be taken, has at most ``window`` bytes, or is
     one value that has more. Whatever ends it, nothing of it is in flight afterwards.
     """
-    groups = groups_of(names, sizes_of, min(_GROUP_BYTES_MAX, max(1, window // _GROUPS_PER_WINDOW)))
+    groups = groups_of(names, calls.sizes_of, min(_GROUP_BYTES_MAX, max(1, window // _GROUPS_PER_WINDOW)))
     ahead: deque[Group] = deque()  # started
     held = 0  # bytes, of what was started and not taken
     upcoming: Group | None = next(groups, None)
@@ -72,8 +79,8 @@ def stream_values(
         nonlocal held, upcoming
         while upcoming is not None and (not ahead or held + upcoming.nbytes <= window):
             group = upcoming
-            waits_for = [full_name(name) for name in group.names]
-            group.future = background.submit(functools.partial(read, group.names), waits_for, priority=priority)
+            reading = functools.partial(calls.read, group.names)
+            group.future = background.submit(reading, calls.full_names(group.names), priority=priority)
             ahead.append(group)
             held += group.nbytes
             upcoming = next(groups, None)
@@ -81,7 +88,7 @@ def stream_values(
     try:
         start_what_fits()
         while ahead:
-            values = _values_of(ahead[0], read)
+            values = _values_of(ahead[0], calls.read)
             for name, size in zip(ahead[0].names, ahead[0].sizes, strict=True):
                 # Nothing here refers to the value any more when the loop has it, so that its memory is used again as
                 # soon as the loop drops it. Its room goes to the next ones before it is handed out.

@@ -98,7 +98,7 @@ class StoreLockedError(StoreError):
 
 
 class StoreBusyError(StoreError, TimeoutError):
-    """``timeout=`` of a put in the background passed before earlier ones had left room for its copy. Nothing was queued."""
+    """``timeout=`` of a put in the background passed before earlier ones had left room for its copy."""
 
 
 class StoreReadOnlyError(StoreError):
