@@ -1,4 +1,4 @@
-"""Calls in the background: futures that can be awaited, an order per name, priorities, a bound on copies, an eventfd."""
+"""Calls in the background: futures that can be awaited, an order per name, priorities, bounded copies, an eventfd."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _Job:
     """One queued call. Guarded by the lock of its Background."""
 
     def __init__(self, future: Future, call: Callable[[], Any], lane: int) -> None:
-        # None once a thread has it: the future leads to the job, and a cycle would keep its result from being freed. The
-        # call is None when it was cancelled.
+        # None once a thread has it: the future leads to the job, and a cycle would keep its result from being freed.
+        # The call is None when it was cancelled.
         self.work: tuple[Future, Callable[[], Any] | None] | None = (future, call)
         self.lane = lane  # index in _PRIORITIES; rises to that of the most urgent call that waits for this one
         self.earlier: set[_Job] = set()  # not done yet
