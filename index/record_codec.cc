@@ -475,6 +475,13 @@ absl::StatusOr<TuningRow> DecodeTuningRow(std::span<const std::byte> bytes) {
   row.worker_count = *reader.Little<uint32_t>();
   row.read_bytes_per_s = *reader.Little<uint64_t>();
   row.write_bytes_per_s = *reader.Little<uint64_t>();
+  const bool usable = row.io_size >= kUnitBytes && row.io_size % kUnitBytes == 0 && row.io_size <= uint32_t{1} << 30 &&
+                      row.queue_depth >= 1 && row.queue_depth <= uint32_t{1} << 20 && row.worker_count >= 1 &&
+                      row.worker_count <= 256;
+  if (!usable) {
+    return absl::DataLossError(absl::StrCat("tuning row: no device is driven with ", row.worker_count, " workers, ",
+                                            row.queue_depth, " transfers each of ", row.io_size, " bytes"));
+  }
   return row;
 }
 

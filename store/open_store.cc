@@ -194,8 +194,11 @@ class StoreOpener {
   absl::Status BuildDevices() {
     std::vector<std::unique_ptr<DataFile>> files;
     for (FoundFile& file : found_.files) files.push_back(std::move(file.file));
-    TS_ASSIGN_OR_RETURN(const std::vector<TuningRow> tunings, core_->index_->ReadTunings());
-    TS_ASSIGN_OR_RETURN(core_->devices_, DeviceSet::Create(core_->disk_, core_->options_, std::move(files), tunings));
+    const absl::StatusOr<std::vector<TuningRow>> tunings = core_->index_->ReadTunings();
+    if (!tunings.ok())
+      Notice(absl::StrCat("devices are driven by the defaults: ", std::string(tunings.status().message())));
+    TS_ASSIGN_OR_RETURN(core_->devices_, DeviceSet::Create(core_->disk_, core_->options_, std::move(files),
+                                                           tunings.value_or(std::vector<TuningRow>{})));
     core_->reader_ = std::make_unique<Reader>(core_->devices_.get(), core_->index_.get());
     return core_->SetUpMemoryTier();
   }
