@@ -60,6 +60,7 @@ class Background:
         self._ready_more = threading.Condition(self._lock)
         self._waiting_for_room: deque[object] = deque()  # first in, first out
         self._ready: tuple[deque[_Job], ...] = tuple(deque() for _ in _PRIORITIES)
+        self._blocked = 0  # calls that wait for others
         self._newest: dict[str, _Job] = {}  # per name, the newest call that is not done
         self._event_fd: int | None = None
         self._closed = False
@@ -87,38 +88,43 @@ class Background:
                 job.earlier = set(self._newest.values())
             else:
                 job.earlier = {self._newest[name] for name in names if name in self._newest}
-            # One turn of a thread for each call. A turn takes whatever call is ready then; it waits for one only while
-            # another thread is at work on a call, at whose end one is ready.
+            # One turn of a thread for each call. A turn takes whatever call is ready then.
             self._executor.submit(self._take_turn)
             job.copied_bytes = copied_bytes
             if changes and names is not None:
                 self._newest.update(dict.fromkeys(names, job))
             for other in job.earlier:
                 other.later.append(job)
-                self._raise(other, job.lane)
+            self._raise(job.earlier, job.lane)
+            self._blocked += 1
             if not job.earlier:
                 self._make_ready(job)
         future.add_done_callback(lambda _: self._finish(job, names or ()))
         return future
 
     def _make_ready(self, job: _Job) -> None:
+        self._blocked -= 1
         self._ready[job.lane].append(job)
-        self._ready_more.notify()
+        self._ready_more.notify_all()
 
-    def _raise(self, job: _Job, lane: int) -> None:
+    def _raise(self, jobs: Iterable[_Job], lane: int) -> None:
         """What an urgent call waits for is as urgent."""
-        if job.lane <= lane:
-            return
-        if job in self._ready[job.lane]:
-            self._ready[job.lane].remove(job)
-            self._ready[lane].append(job)
-        job.lane = lane
-        for other in job.earlier:
-            self._raise(other, lane)
+        pending = [job for job in jobs if job.lane > lane]
+        while pending:
+            job = pending.pop()
+            if job in self._ready[job.lane]:
+                self._ready[job.lane].remove(job)
+                self._ready[lane].append(job)
+            job.lane = lane
+            pending += [other for other in job.earlier if other.lane > lane]
 
     def _take_turn(self) -> None:
         with self._lock:
+            # None is ready but some are blocked: another thread is at work on what they wait for. There is none at all
+            # where an interrupt came between the two halves of a submit.
             while not any(self._ready):
+                if self._blocked == 0:
+                    return
                 self._ready_more.wait()
             job = next(lane for lane in self._ready if lane).popleft()
             (future, call), job.work = job.work, None

@@ -24,6 +24,15 @@ def filled(store):
     return store
 
 
+def wait_until(holds) -> None:
+    """For what another thread does in a moment: it holds its last result, or stands in a queue."""
+    for _ in range(3000):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never came")
+
+
 class Reads:
     """Stands before the reading of a store: counts what has begun and not been handed out, and can hold it."""
 
@@ -180,13 +189,14 @@ def test_close_waits_for_what_is_under_way(filled, monkeypatch):
     reads = Reads(filled, monkeypatch)
     stream = filled.stream([f"t{i:02}" for i in range(32)], window="8MiB")
     next(stream)
+    reads.wait_for(8)
     reads.opened.clear()
-    begun = len(reads.begun)
     next(stream)
-    reads.wait_for(begun)
+    reads.wait_for(9)
     closed = threading.Event()
     closer = threading.Thread(target=lambda: (stream.close(), closed.set()))
     closer.start()
+    assert not closed.is_set()
     reads.opened.set()
     closer.join(30)
     assert closed.is_set()
@@ -232,9 +242,8 @@ def test_memory_of_dropped_values_is_used_again(filled):
         for _, value in filled.stream(prefix="t", window="4MiB"):
             assert value.numel() == MIB
     del value
-    pool = filled.stats()["pool"]
-    assert pool["mapped_count"] <= 12
-    assert pool["held_bytes"] == 0
+    assert filled.stats()["pool"]["mapped_count"] <= 12
+    wait_until(lambda: filled.stats()["pool"]["held_bytes"] == 0)
 
 
 def test_a_stream_sees_puts_that_were_asked_for_before(store):
@@ -339,8 +348,7 @@ def test_room_is_given_in_the_order_of_asking(one_thread):
     for size in (MIB, 1, 2):
         threads.append(threading.Thread(target=ask, args=(size,)))
         threads[-1].start()
-        while len(background._waiting_for_room) < len(threads):
-            threading.Event().wait(0.001)
+        wait_until(lambda: len(background._waiting_for_room) == len(threads))
     background.unreserve(MIB - 2)  # 2 are taken: the small ones would fit, but are not first
     assert len(background._waiting_for_room) == 3
     background.unreserve(2)
@@ -366,8 +374,7 @@ def test_closing_tells_those_who_wait_for_room(shelf):
 
     thread = threading.Thread(target=ask)
     thread.start()
-    while not store._background._waiting_for_room:
-        threading.Event().wait(0.001)
+    wait_until(lambda: store._background._waiting_for_room)
     store.close()
     thread.join(30)
     assert len(failed) == 1
@@ -391,8 +398,7 @@ def test_results_are_not_kept_by_their_futures(store):
     gc.disable()
     try:
         assert store.get_async("a").result(30).numel() == 2 * MIB
-        store.put_async("b", torch.zeros(1)).result(30)  # so that the thread holds nothing of the first
-        assert store.stats()["pool"]["held_bytes"] < 8 * MIB
+        wait_until(lambda: store.stats()["pool"]["held_bytes"] < 8 * MIB)
     finally:
         gc.enable()
 

@@ -52,8 +52,8 @@ class StagingPressureTest : public StoreFixture {
 
 TEST_F(StagingPressureTest, SixtyFourPutsAndGetsAtATimePassThroughEightMebibytes) {
   constexpr size_t kThreads = 64;
-  constexpr size_t kBytes = 6 * kMiB;
-  Start(kThreads * 8 * kMiB);
+  constexpr size_t kBytes = 3 * kMiB;
+  Start(kThreads * 4 * kMiB);
   EXPECT_EQ(store_->live_page().gauges.arena_buffers, 8u);
   const std::string source = RandomBytes(kBytes + 16, 1);
   // All threads read into one memory, a byte off any alignment: what they read is the same everywhere.
@@ -93,7 +93,7 @@ TEST_F(StagingPressureTest, SixtyFourPutsAndGetsAtATimePassThroughEightMebibytes
   EXPECT_EQ(failed_count, 0u);
   EXPECT_GE(store_->stats().io.staged_bytes, kThreads * kBytes);
   if (!measured) return;
-  // The arena, four targets, the index and its cache, stacks and records: not the 384 MiB that were under way.
+  // The arena, four targets, the index and its cache, stacks and records: not the 192 MiB that were under way.
   const uint64_t grown = StatusBytes("VmHWM") - std::min(StatusBytes("VmHWM"), before);
   RecordProperty("grown_mib", static_cast<int>(grown / kMiB));
   EXPECT_LE(grown, options_.staging_bytes + 4 * kBytes + 64 * kMiB);

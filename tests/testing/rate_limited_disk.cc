@@ -10,6 +10,8 @@
 namespace tensorshelf::testing {
 namespace {
 
+constexpr absl::Duration kPoll = absl::Milliseconds(1);  // of a stopped device
+
 void SleepUntil(absl::Time moment) { absl::SleepFor(moment - absl::Now()); }
 
 class RatedFile : public File {
@@ -18,6 +20,8 @@ class RatedFile : public File {
 
   File* base() const { return base_.get(); }
   absl::Time Pass(uint64_t bytes) { return device_ == nullptr ? absl::InfinitePast() : device_->Pass(bytes); }
+
+  bool stopped() const { return device_ != nullptr && device_->stopped(); }
 
   const std::string& path() const override { return base_->path(); }
   const IoAlignment& alignment() const override { return base_->alignment(); }
@@ -40,6 +44,7 @@ class RatedFile : public File {
  private:
   int64_t Delayed(int64_t result, uint64_t bytes) {
     SleepUntil(Pass(bytes));
+    while (stopped()) absl::SleepFor(kPoll);
     return result;
   }
 
@@ -80,12 +85,19 @@ class RatedQueue : public IoQueue {
     size_t count = 0;
     while (true) {
       const absl::Time now = absl::Now();
-      while (count < completions.size() && !due_.empty() && due_.begin()->first <= now) {
-        completions[count++] = due_.begin()->second;
-        due_.erase(due_.begin());
+      absl::Time next = deadline;
+      for (auto at = due_.begin(); at != due_.end() && count < completions.size();) {
+        const bool stopped = static_cast<RatedFile*>(at->second.op->file)->stopped();
+        if (stopped || at->first > now) {
+          next = std::min(next, stopped ? now + kPoll : at->first);
+          ++at;
+          continue;
+        }
+        completions[count++] = at->second;
+        at = due_.erase(at);
       }
       if (count >= at_least || now >= deadline) return static_cast<int>(count);
-      SleepUntil(std::min(due_.begin()->first, deadline));
+      SleepUntil(next);
     }
   }
 
@@ -114,9 +126,16 @@ RateLimitedDisk::RateLimitedDisk(Disk* base, const std::vector<std::string>& dir
 }
 
 void RateLimitedDisk::SetRate(const std::string& directory, uint64_t bytes_per_s) {
-  for (const auto& device : devices_) {
-    if (device->directory() == directory) device->SetRate(bytes_per_s);
-  }
+  Find(directory)->SetRate(bytes_per_s);
+}
+
+void RateLimitedDisk::SetStopped(const std::string& directory, bool stopped) { Find(directory)->SetStopped(stopped); }
+
+RatedDevice* RateLimitedDisk::Find(const std::string& directory) const {
+  const auto device =
+      std::find_if(devices_.begin(), devices_.end(), [&](const auto& each) { return each->directory() == directory; });
+  TS_CHECK(device != devices_.end());
+  return device->get();
 }
 
 absl::StatusOr<std::unique_ptr<File>> RateLimitedDisk::Open(const std::string& path, const OpenOptions& options) {

@@ -4,6 +4,7 @@
 #ifndef TENSORSHELF_TESTS_TESTING_RATE_LIMITED_DISK_H_
 #define TENSORSHELF_TESTS_TESTING_RATE_LIMITED_DISK_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,11 +27,14 @@ class RatedDevice {
 
   const std::string& directory() const { return directory_; }
   void SetRate(uint64_t bytes_per_s);  // 0: no limit
+  void SetStopped(bool stopped) { stopped_.store(stopped); }
+  bool stopped() const { return stopped_.load(); }
   // The moment at which `bytes` more will have moved.
   absl::Time Pass(uint64_t bytes);
 
  private:
   const std::string directory_;
+  std::atomic<bool> stopped_{false};
   absl::Mutex mutex_;
   uint64_t rate_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time free_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
@@ -44,6 +48,8 @@ class RateLimitedDisk : public Disk {
 
   // Of one of `directories`, from the next transfer on. No limit at first.
   void SetRate(const std::string& directory, uint64_t bytes_per_s);
+  // While a device is stopped no transfer of it ends, those that are in flight included.
+  void SetStopped(const std::string& directory, bool stopped);
 
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, const OpenOptions& options) override;
   absl::StatusOr<std::unique_ptr<IoQueue>> NewQueue(size_t depth) override;
@@ -64,6 +70,8 @@ class RateLimitedDisk : public Disk {
   absl::StatusOr<std::string> LockHolder(const std::string& path) override { return base_->LockHolder(path); }
 
  private:
+  RatedDevice* Find(const std::string& directory) const;
+
   Disk* const base_;
   std::vector<std::unique_ptr<RatedDevice>> devices_;
 };
