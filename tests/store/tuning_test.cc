@@ -11,6 +11,7 @@
 
 #include "index/index.h"
 #include "store/device_set.h"
+#include "store/live_page.h"
 #include "tests/store/store_fixture.h"
 
 namespace tensorshelf {
