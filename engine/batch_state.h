@@ -27,6 +27,10 @@ class BatchState {
   const IoPlan& plan() const { return plan_; }
   const Segment& segment(uint32_t index) const { return batch_.segments[index]; }
 
+  // When it was handed to the engine, for a trace; 0: nobody asked then.
+  uint64_t queued_ns() const { return queued_ns_; }
+  void set_queued_ns(uint64_t queued_ns) { queued_ns_ = queued_ns; }  // before its first block is taken
+
   // Once true, no further block of the batch is submitted.
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
 
@@ -45,6 +49,7 @@ class BatchState {
   Batch batch_;  // constant but for the call of done
   const IoPlan plan_;
   std::vector<Sum128> loose_before_;  // of a write, constant
+  uint64_t queued_ns_ = 0;
 
   std::atomic<size_t> unfinished_count_;
   std::atomic<bool> failed_{false};

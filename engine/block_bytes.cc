@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/foundation/mutation.h"
+#include "engine/foundation/streaming_copy.h"
 
 namespace tensorshelf {
 namespace {
@@ -12,6 +13,11 @@ namespace {
 // Bytes that are copied and then hashed in one go: two such runs fit the first-level caches' neighbour, the second
 // level.
 constexpr uint64_t kRunSize = uint64_t{64} << 10;
+
+// A segment of this many bytes is larger than what the second level keeps: nobody finds its beginning there afterwards.
+constexpr uint64_t kStreamedLength = uint64_t{512} << 10;
+
+void CopyThroughCaches(std::byte* to, const std::byte* from, uint64_t length) { std::memcpy(to, from, length); }
 
 struct Run {
   uint64_t begin = 0;  // bytes, in the segment
@@ -73,7 +79,8 @@ void DrainBuffer(const BatchState& batch, const IoBlock& block, const std::byte*
     ForEachRun(segment, piece, [&](const Run& run) {
       const std::byte* bytes = from + (run.begin - piece.segment_offset);
       HashRun(segment, run, bytes);
-      std::memcpy(segment.memory + run.begin, bytes, run.end - run.begin);
+      const auto copy = segment.length >= kStreamedLength ? StreamingCopy : CopyThroughCaches;
+      copy(segment.memory + run.begin, bytes, run.end - run.begin);
     });
   }
 }

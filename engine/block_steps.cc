@@ -14,7 +14,7 @@ constexpr absl::Duration kBusyPause = absl::Milliseconds(1);
 // Copying or hashing this many bytes takes longer than a system call.
 constexpr uint32_t kHeavyLength = uint32_t{64} << 10;
 
-int64_t MoveOnce(EngineContext& context, const IoBlock& block, const IoOp& op) {
+int64_t MoveOnce(EngineContext& context, const BatchState& batch, const IoBlock& block, const IoOp& op) {
   const bool cached = block.route == BlockRoute::kPageCache;
   context.counters.CountSubmitted(op.kind);
   const uint64_t submitted_ns = SteadyNanoseconds();
@@ -26,7 +26,9 @@ int64_t MoveOnce(EngineContext& context, const IoBlock& block, const IoOp& op) {
     const std::span<const std::byte> from(op.memory, op.length);
     moved = cached ? op.file->PWriteCached(op.offset, from) : op.file->PWrite(op.offset, from);
   }
-  context.counters.CountReaped(op.kind, SteadyNanoseconds() - submitted_ns);
+  const uint64_t ended_ns = SteadyNanoseconds();
+  context.counters.CountReaped(op.kind, ended_ns - submitted_ns);
+  if (context.tracing()) context.Trace(op, batch.queued_ns(), submitted_ns, ended_ns, moved);
   return moved;
 }
 
@@ -78,7 +80,7 @@ void ConcludeBlock(EngineContext& context, BatchState& batch, const IoBlock& blo
 void MoveBlockHere(EngineContext& context, BatchState& batch, const IoBlock& block, std::byte* buffer) {
   Transfer transfer(batch.kind(), block, PrepareBlock(batch, block, buffer), context.retry_deadline());
   for (bool over = false; !over;) {
-    switch (transfer.Take(MoveOnce(context, block, *transfer.op()))) {
+    switch (transfer.Take(MoveOnce(context, batch, block, *transfer.op()))) {
       case Transfer::Next::kAgainLater:
         absl::SleepFor(kBusyPause);
         [[fallthrough]];

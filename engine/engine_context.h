@@ -4,6 +4,7 @@
 #define TENSORSHELF_ENGINE_ENGINE_CONTEXT_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/time/time.h"
@@ -61,9 +62,37 @@ class IoCounters {
   LatencyHistogram read_latency_, write_latency_;
 };
 
+// How many buffers of the arena the transfers of one engine hold. Thread-safe. Relaxed: it only steers.
+class BufferShare {
+ public:
+  void SetLimit(size_t limit) { limit_.store(limit, std::memory_order_relaxed); }
+  bool spent() const { return held_.load(std::memory_order_relaxed) >= limit_.load(std::memory_order_relaxed); }
+  void CountTaken() { held_.fetch_add(1, std::memory_order_relaxed); }
+  void CountGivenBack() { held_.fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<size_t> limit_{SIZE_MAX};
+  std::atomic<size_t> held_{0};
+};
+
 struct EngineContext {
   EngineContext(Disk* disk, StagingArena* arena, const IoEngineOptions& options)
       : disk(disk), arena(arena), options(options) {}
+
+  bool tracing() const { return options.trace != nullptr && options.trace->on(); }
+  void Trace(const IoOp& op, uint64_t queued_ns, uint64_t submitted_ns, uint64_t ended_ns, int64_t result) const {
+    TraceEvent event{.name = op.kind == IoKind::kRead ? "read" : "write",
+                     .kind = TraceEvent::Kind::kTransfer,
+                     .ok = result >= 0,
+                     .lane = options.trace_lane,
+                     .begin_ns = submitted_ns,
+                     .end_ns = ended_ns,
+                     .wait_ns = queued_ns == 0 ? 0 : submitted_ns - queued_ns,
+                     .bytes = result > 0 ? static_cast<uint64_t>(result) : 0,
+                     .offset = op.offset};
+    event.set_subject(op.file->path());
+    options.trace->Add(event);
+  }
 
   absl::Duration retry_deadline() const { return absl::Milliseconds(options.retry_deadline_ms); }
 
@@ -72,6 +101,7 @@ struct EngineContext {
   const IoEngineOptions options;
   WorkQueue work;
   IoCounters counters;
+  BufferShare buffers;
 };
 
 }  // namespace tensorshelf

@@ -112,6 +112,7 @@ void IoEngine::Submit(Batch batch) {
     return;
   }
   auto state = std::make_shared<BatchState>(std::move(batch), state_->plan_options());
+  if (state_->context.tracing()) state->set_queued_ns(SteadyNanoseconds());
   if (state->plan().blocks.empty()) {
     state->FinishBlocks(0);
     return;
@@ -128,6 +129,7 @@ BatchResult IoEngine::Run(Batch batch) {
     finished.Notify();
   };
   auto state = std::make_shared<BatchState>(std::move(batch), state_->plan_options());
+  if (state_->context.tracing()) state->set_queued_ns(SteadyNanoseconds());
   const IoPlan& plan = state->plan();
   if (plan.blocks.empty()) return result;
   const bool one_small = plan.blocks.size() == 1 && plan.small_count == 1;
@@ -137,6 +139,8 @@ BatchResult IoEngine::Run(Batch batch) {
 }
 
 std::vector<absl::Status> IoEngine::Sync(const std::vector<File*>& files) { return state_->syncer.Sync(files); }
+
+void IoEngine::LimitBuffers(size_t buffer_count_max) { state_->context.buffers.SetLimit(buffer_count_max); }
 
 IoEngineStats IoEngine::stats() const {
   IoEngineStats stats = state_->context.counters.Read();

@@ -24,6 +24,7 @@
 #include "engine/disk.h"
 #include "engine/foundation/hash.h"
 #include "engine/foundation/latency_histogram.h"
+#include "engine/foundation/trace_log.h"
 #include "engine/memory.h"
 
 namespace tensorshelf {
@@ -51,7 +52,9 @@ struct Segment {
   uint32_t sum_block = 65536;  // bytes, a power of two, 4096 .. 1 MiB
 };
 
-enum class Priority : uint8_t { kForeground, kBackground };
+// Who goes first where transfers wait for a device; nobody is shut out (engine/work_queue.h). kForeground is the normal
+// one.
+enum class Priority : uint8_t { kHigh, kForeground, kBackground };
 
 struct BatchResult {
   absl::Status status;        // of the first segment that failed; OK only if every byte moved
@@ -88,6 +91,9 @@ struct IoEngineOptions {
   uint64_t small_size = uint64_t{256} << 10;
   // How long EAGAIN from io_submit (fs.aio-max-nr) or from a device is retried before it is an error.
   int64_t retry_deadline_ms = 10000;
+  // Takes an event for each transfer while it records. Not owned; null: none.
+  TraceLog* trace = nullptr;
+  uint32_t trace_lane = 0;  // of those events
 };
 
 // Thread-safe.
@@ -110,6 +116,10 @@ class IoEngine {
 
   // fdatasync of each file, in parallel; status of the i-th file at position i.
   std::vector<absl::Status> Sync(const std::vector<File*>& files);
+
+  // How many staging buffers the transfers of this engine may hold at a time, so that a slow device does not keep all
+  // of an arena that it shares; each worker may have one more. No limit at first.
+  void LimitBuffers(size_t buffer_count_max);
 
   IoEngineStats stats() const;
   const IoEngineOptions& options() const;

@@ -1,5 +1,4 @@
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -14,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "engine/fault_in_thread.h"
 #include "engine/foundation/mutation.h"
+#include "engine/foundation/process_id.h"
 #include "engine/foundation/status_macros.h"
 #include "engine/memory.h"
 #include "engine/memory_pages.h"
@@ -53,7 +53,7 @@ struct MemoryPool::Shared {
   void Notice(std::atomic<bool>& said, const std::string& message);
 
   const Options options;
-  const pid_t process = ::getpid();
+  const pid_t process = ProcessId();
 
   std::atomic<uint64_t> held_bytes{0};
   std::atomic<bool> said_unlocked{false};
@@ -176,7 +176,7 @@ MemoryPool::Piece::~Piece() {
   shared_->held_bytes -= size_;
   const bool is_mapped = capacity_ != 0;
   if (!is_mapped) std::free(data_);
-  if (shared_->process != ::getpid()) {
+  if (shared_->process != ProcessId()) {
     // See the class: no lock is safe here. Failing to unmap costs address space only.
     if (is_mapped) ::munmap(data_, capacity_);
     Abandon(std::move(shared_));
@@ -188,7 +188,7 @@ MemoryPool::Piece::~Piece() {
 MemoryPool::MemoryPool(Options options) : shared_(std::make_shared<Shared>(std::move(options))) {}
 
 MemoryPool::~MemoryPool() {
-  if (shared_->process != ::getpid()) {
+  if (shared_->process != ProcessId()) {
     Abandon(std::move(shared_));
     return;
   }

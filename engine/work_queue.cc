@@ -9,8 +9,8 @@ void WorkQueue::Add(std::shared_ptr<BatchState> batch) {
   const size_t block_count = batch->plan().blocks.size();
   const size_t small_count = batch->plan().small_count;
   absl::MutexLock lock(&mutex_);
-  if (batch->priority() == Priority::kBackground) {
-    AddEntry(background_, batch, 0, block_count);
+  if (batch->priority() != Priority::kForeground) {
+    AddEntry(batch->priority() == Priority::kHigh ? high_ : background_, batch, 0, block_count);
   } else {
     AddEntry(small_, batch, 0, small_count);
     AddEntry(large_, batch, small_count, block_count);
@@ -26,11 +26,13 @@ void WorkQueue::AddEntry(Lane& lane, const std::shared_ptr<BatchState>& batch, s
 void WorkQueue::AddBacklog(size_t count) { backlog_.store(backlog() + count, std::memory_order_relaxed); }
 
 WorkQueue::Lane* WorkQueue::NextLane() {
-  std::array<Lane*, 3> order = {&small_, &large_, &background_};
+  std::array<Lane*, 4> order = {&high_, &small_, &large_, &background_};
   if (turn_ % 16 == 15) {
-    order = {&background_, &large_, &small_};
+    order = {&background_, &large_, &small_, &high_};
   } else if (turn_ % 4 == 3) {
-    order = {&large_, &small_, &background_};
+    order = {&large_, &small_, &high_, &background_};
+  } else if (turn_ % 16 == 13) {
+    order = {&small_, &high_, &large_, &background_};
   }
   for (Lane* lane : order) {
     if (!lane->empty()) return lane;

@@ -68,10 +68,8 @@ void Worker::TakeBlocks() {
       continue;
     }
     if (pick.verdict == WorkQueue::Verdict::kNeedsBuffer) {
-      buffer = context_->arena->TryTake();
-      if (buffer != nullptr) continue;
-      if (busy()) break;
-      buffer = context_->arena->Take();
+      buffer = TakeBuffer();
+      if (buffer == nullptr) break;
       continue;
     }
     if (!ready_.empty() && PrepareIsHeavy(*pick.batch, *pick.block)) SubmitReady();
@@ -79,7 +77,23 @@ void Worker::TakeBlocks() {
     Start(std::move(pick.batch), *pick.block, staged ? std::exchange(buffer, nullptr) : nullptr);
     --round;
   }
-  if (buffer != nullptr) context_->arena->GiveBack(buffer);
+  if (buffer != nullptr) GiveBack(buffer);
+}
+
+// Null: none is free, or the engine has its share; what is in flight here brings one back.
+std::byte* Worker::TakeBuffer() {
+  std::byte* buffer = context_->buffers.spent() ? nullptr : context_->arena->TryTake();
+  if (buffer == nullptr) {
+    if (busy()) return nullptr;
+    buffer = context_->arena->Take();  // beyond the share: a worker without any would have nothing to wake it
+  }
+  context_->buffers.CountTaken();
+  return buffer;
+}
+
+void Worker::GiveBack(std::byte* buffer) {
+  context_->buffers.CountGivenBack();
+  context_->arena->GiveBack(buffer);
 }
 
 void Worker::Start(std::shared_ptr<BatchState> batch, const IoBlock& block, std::byte* buffer) {
@@ -195,6 +209,10 @@ void Worker::ReapSome() {
     slot->in_flight = false;
     context_->counters.CountReaped(completions_[i].op->kind, now_ns - slot->submitted_ns);
     const bool heavy = ConcludeIsHeavy(*slot->batch, *slot->block);
+    if (context_->tracing()) {
+      context_->Trace(*completions_[i].op, slot->batch->queued_ns(), slot->submitted_ns, now_ns,
+                      completions_[i].result);
+    }
     Continue(slot, completions_[i].result);
     if (heavy && i + 1 < count) Refill();
   }
@@ -257,7 +275,7 @@ void Worker::Fail(Slot* slot, const absl::Status& status) {
 
 // The slot is free before done() of the batch may run.
 void Worker::Release(Slot* slot) {
-  if (slot->buffer != nullptr) context_->arena->GiveBack(std::exchange(slot->buffer, nullptr));
+  if (slot->buffer != nullptr) GiveBack(std::exchange(slot->buffer, nullptr));
   const std::shared_ptr<BatchState> batch = std::move(slot->batch);
   free_.push_back(slot);
   batch->FinishBlocks(1);

@@ -48,6 +48,8 @@ class Worker {
 
   void Refill();  // gives the queue what there is and it has room for
   void TakeBlocks();
+  std::byte* TakeBuffer();
+  void GiveBack(std::byte* buffer);
   void Start(std::shared_ptr<BatchState> batch, const IoBlock& block, std::byte* buffer);
 
   void SubmitReady();

@@ -101,7 +101,8 @@ class CommitBatch {
   virtual void PutFile(const FileRow& row) = 0;
   virtual void DeleteFile(uint32_t file_id) = 0;  // and its bad units
   virtual void PutDevice(const DeviceRow& row) = 0;
-  virtual void DeleteDevice(const Uuid& uuid) = 0;
+  virtual void DeleteDevice(const Uuid& uuid) = 0;  // and its tuning
+  virtual void PutTuning(const TuningRow& row) = 0;
   virtual void PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) = 0;
   virtual void PutInlineCount(const InlineCountRow& row) = 0;
   virtual void PutBadUnits(const Extent& extent) = 0;
@@ -191,6 +192,7 @@ class Index {
   virtual absl::StatusOr<CommitRow> ReadCommit() = 0;  // {0, 0} when there is none
   virtual absl::StatusOr<std::vector<FileRow>> ReadFiles() = 0;
   virtual absl::StatusOr<std::vector<DeviceRow>> ReadDevices() = 0;
+  virtual absl::StatusOr<std::vector<TuningRow>> ReadTunings() = 0;
   virtual absl::StatusOr<std::vector<std::pair<uint32_t, uint64_t>>> ReadFsyncSlots() = 0;
   virtual absl::StatusOr<std::vector<Extent>> ReadBadUnits() = 0;
   virtual absl::StatusOr<InlineCountRow> ReadInlineCount() = 0;

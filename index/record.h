@@ -111,6 +111,16 @@ struct DeviceRow {
   friend bool operator==(const DeviceRow&, const DeviceRow&) = default;
 };
 
+// "tune/" row: how a device is best driven, as measured when the shelf was made.
+struct TuningRow {
+  Uuid device_uuid{};
+  uint32_t io_size = 0;      // bytes
+  uint32_t queue_depth = 0;  // transfers in flight per worker
+  uint32_t worker_count = 0;
+  uint64_t read_bytes_per_s = 0, write_bytes_per_s = 0;  // measured with these settings
+  friend bool operator==(const TuningRow&, const TuningRow&) = default;
+};
+
 // "super" row.
 struct SuperRow {
   Uuid store_uuid{};

@@ -454,6 +454,37 @@ absl::StatusOr<DeviceRow> DecodeDeviceRow(std::span<const std::byte> bytes) {
   return row;
 }
 
+// TUNING ROW: device_uuid[16], u32 io_size, u32 queue_depth, u32 worker_count, u64 read and u64 write bytes a second.
+std::string EncodeTuningRow(const TuningRow& row) {
+  return StateRow([&](ByteWriter* writer) {
+    writer->Bytes(std::as_bytes(std::span(row.device_uuid)));
+    writer->Little<uint32_t>(row.io_size);
+    writer->Little<uint32_t>(row.queue_depth);
+    writer->Little<uint32_t>(row.worker_count);
+    writer->Little<uint64_t>(row.read_bytes_per_s);
+    writer->Little<uint64_t>(row.write_bytes_per_s);
+  });
+}
+
+absl::StatusOr<TuningRow> DecodeTuningRow(std::span<const std::byte> bytes) {
+  TS_ASSIGN_OR_RETURN(ByteReader reader, OpenStateRow("tuning row", bytes, 44));
+  TuningRow row;
+  row.device_uuid = ReadUuid(&reader);
+  row.io_size = *reader.Little<uint32_t>();
+  row.queue_depth = *reader.Little<uint32_t>();
+  row.worker_count = *reader.Little<uint32_t>();
+  row.read_bytes_per_s = *reader.Little<uint64_t>();
+  row.write_bytes_per_s = *reader.Little<uint64_t>();
+  const bool usable = row.io_size >= kUnitBytes && row.io_size % kUnitBytes == 0 && row.io_size <= uint32_t{1} << 30 &&
+                      row.queue_depth >= 1 && row.queue_depth <= uint32_t{1} << 20 && row.worker_count >= 1 &&
+                      row.worker_count <= 256;
+  if (!usable) {
+    return absl::DataLossError(absl::StrCat("tuning row: no device is driven with ", row.worker_count, " workers, ",
+                                            row.queue_depth, " transfers each of ", row.io_size, " bytes"));
+  }
+  return row;
+}
+
 // SUPER ROW: store_uuid[16], u64 compat, u64 ro_compat, u64 incompat, u64 epoch.
 std::string EncodeSuperRow(const SuperRow& row) {
   return StateRow([&](ByteWriter* writer) {

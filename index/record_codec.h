@@ -41,6 +41,8 @@ std::string EncodeFileRow(const FileRow& row);
 absl::StatusOr<FileRow> DecodeFileRow(std::span<const std::byte> bytes);
 std::string EncodeDeviceRow(const DeviceRow& row);
 absl::StatusOr<DeviceRow> DecodeDeviceRow(std::span<const std::byte> bytes);
+std::string EncodeTuningRow(const TuningRow& row);
+absl::StatusOr<TuningRow> DecodeTuningRow(std::span<const std::byte> bytes);
 std::string EncodeSuperRow(const SuperRow& row);
 absl::StatusOr<SuperRow> DecodeSuperRow(std::span<const std::byte> bytes);
 std::string EncodeCommitRow(const CommitRow& row);

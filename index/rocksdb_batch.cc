@@ -153,7 +153,13 @@ void RocksDbBatch::DeleteFile(uint32_t file_id) {
   Note(rows_.DeleteRange(index_->handles().of(Family::kState), BadKey(file_id, 0), BadKey(file_id, UINT64_MAX)));
 }
 void RocksDbBatch::PutDevice(const DeviceRow& row) { Put(Family::kState, DeviceKey(row.uuid), EncodeDeviceRow(row)); }
-void RocksDbBatch::DeleteDevice(const Uuid& uuid) { Delete(Family::kState, DeviceKey(uuid)); }
+void RocksDbBatch::DeleteDevice(const Uuid& uuid) {
+  Delete(Family::kState, DeviceKey(uuid));
+  Delete(Family::kState, TuningKey(uuid));
+}
+void RocksDbBatch::PutTuning(const TuningRow& row) {
+  Put(Family::kState, TuningKey(row.device_uuid), EncodeTuningRow(row));
+}
 
 void RocksDbBatch::PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) {
   std::string value;

@@ -39,6 +39,7 @@ class RocksDbBatch : public CommitBatch {
   void DeleteFile(uint32_t file_id) override;
   void PutDevice(const DeviceRow& row) override;
   void DeleteDevice(const Uuid& uuid) override;
+  void PutTuning(const TuningRow& row) override;
   void PutFsyncSlot(uint32_t file_id, uint64_t slot_seq) override;
   void PutInlineCount(const InlineCountRow& row) override;
   void PutBadUnits(const Extent& extent) override;

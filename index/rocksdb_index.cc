@@ -82,6 +82,10 @@ absl::StatusOr<std::vector<DeviceRow>> RocksDbIndex::ReadDevices() {
   absl::ReaderMutexLock lock(&view_mutex_);
   return State().Devices();
 }
+absl::StatusOr<std::vector<TuningRow>> RocksDbIndex::ReadTunings() {
+  absl::ReaderMutexLock lock(&view_mutex_);
+  return State().Tunings();
+}
 absl::StatusOr<std::vector<std::pair<uint32_t, uint64_t>>> RocksDbIndex::ReadFsyncSlots() {
   absl::ReaderMutexLock lock(&view_mutex_);
   return State().FsyncSlots();

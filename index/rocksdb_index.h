@@ -68,6 +68,7 @@ class RocksDbIndex : public Index {
   absl::StatusOr<CommitRow> ReadCommit() override;
   absl::StatusOr<std::vector<FileRow>> ReadFiles() override;
   absl::StatusOr<std::vector<DeviceRow>> ReadDevices() override;
+  absl::StatusOr<std::vector<TuningRow>> ReadTunings() override;
   absl::StatusOr<std::vector<std::pair<uint32_t, uint64_t>>> ReadFsyncSlots() override;
   absl::StatusOr<std::vector<Extent>> ReadBadUnits() override;
   absl::StatusOr<InlineCountRow> ReadInlineCount() override;

@@ -59,6 +59,12 @@ std::string DeviceKey(const Uuid& uuid) {
   return key;
 }
 
+std::string TuningKey(const Uuid& uuid) {
+  std::string key = kTuningPrefix;
+  ByteWriter(&key).Bytes(std::as_bytes(std::span(uuid)));
+  return key;
+}
+
 std::string FsyncKey(uint32_t file_id) {
   std::string key = kFsyncPrefix;
   ByteWriter(&key).Big<uint32_t>(file_id);

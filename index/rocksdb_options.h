@@ -37,10 +37,12 @@ inline constexpr char kCommitKey[] = "commit";
 inline constexpr char kInlineCountKey[] = "count/inline";
 inline constexpr char kFilePrefix[] = "file/";
 inline constexpr char kDevicePrefix[] = "dev/";
+inline constexpr char kTuningPrefix[] = "tune/";
 inline constexpr char kFsyncPrefix[] = "fsync/";
 inline constexpr char kBadPrefix[] = "bad/";
 std::string FileKey(uint32_t file_id);
 std::string DeviceKey(const Uuid& uuid);
+std::string TuningKey(const Uuid& uuid);
 std::string FsyncKey(uint32_t file_id);
 std::string BadKey(uint32_t file_id, uint64_t first_unit);
 

@@ -1,5 +1,6 @@
 #include "index/rocksdb_state.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -87,6 +88,17 @@ absl::StatusOr<std::vector<DeviceRow>> StateReader::Devices() const {
     return absl::OkStatus();
   }));
   return devices;
+}
+
+absl::StatusOr<std::vector<TuningRow>> StateReader::Tunings() const {
+  std::vector<TuningRow> tunings;
+  TS_RETURN_IF_ERROR(Scan(kTuningPrefix, [&](std::span<const std::byte> suffix, std::span<const std::byte> value) {
+    TS_ASSIGN_OR_RETURN(const TuningRow row, DecodeTuningRow(value));
+    if (!std::ranges::equal(suffix, std::as_bytes(std::span(row.device_uuid)))) return BadKeyError(kTuningPrefix);
+    tunings.push_back(row);
+    return absl::OkStatus();
+  }));
+  return tunings;
 }
 
 // FSYNC ROW: u64 slot_seq.

@@ -29,6 +29,7 @@ class StateReader {
   absl::StatusOr<InlineCountRow> InlineCount() const;
   absl::StatusOr<std::vector<FileRow>> Files() const;
   absl::StatusOr<std::vector<DeviceRow>> Devices() const;
+  absl::StatusOr<std::vector<TuningRow>> Tunings() const;
   absl::StatusOr<std::vector<std::pair<uint32_t, uint64_t>>> FsyncSlots() const;
   absl::StatusOr<std::vector<Extent>> BadUnits() const;
 

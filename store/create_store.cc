@@ -20,6 +20,7 @@
 #include "store/shelf_files.h"
 #include "store/store.h"
 #include "store/store_core.h"
+#include "store/tuning.h"
 #include "store/uuid.h"
 
 namespace tensorshelf {
@@ -155,6 +156,12 @@ class StoreCreator {
     store_options.page_locked = false;
     TS_ASSIGN_OR_RETURN(auto devices, DeviceSet::Create(disk_, store_options, std::move(files_)));
     if (options_.prefill == Prefill::kFull) TS_RETURN_IF_ERROR(FillAll(*devices));
+    if (options_.tune) {
+      for (const auto& file : devices->files()) {
+        TS_ASSIGN_OR_RETURN(const TuningRow tuning, TuneDevice(*disk_, *file));
+        tunings_.push_back(tuning);
+      }
+    }
     if (options_.prefill == Prefill::kNone) {
       // Nothing to do later either: the mark says that there is nothing left to fill.
       for (const auto& file : devices->files()) file->filled_until = file->row.data_end;
@@ -236,6 +243,7 @@ class StoreCreator {
       batch->PutDevice({.uuid = file->row.device_uuid, .tier_id = 0, .tier_name = "nvme"});
       batch->PutFsyncSlot(file->row.file_id, file->slot_seq);
     }
+    for (const TuningRow& tuning : tunings_) batch->PutTuning(tuning);
     TS_RETURN_IF_ERROR(index->Commit(*batch, 1));
     TS_RETURN_IF_ERROR(index->Flush());
     slot.durable_commit = 1;
@@ -303,6 +311,7 @@ class StoreCreator {
   uint64_t file_bytes_ = 0;
   StoreFile store_file_;
   std::vector<std::unique_ptr<DataFile>> files_;
+  std::vector<TuningRow> tunings_;                // of the devices, where they were measured
   std::vector<std::unique_ptr<FileLock>> locks_;  // one a directory
 };
 

@@ -9,13 +9,27 @@
 
 namespace tensorshelf {
 
+namespace {
+
+bool HasDefaults(const IoEngineOptions& io) {
+  const IoEngineOptions defaults;
+  return io.worker_count == defaults.worker_count && io.queue_depth == defaults.queue_depth &&
+         io.io_size == defaults.io_size;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<DeviceSet>> DeviceSet::Create(Disk* disk, const StoreOptions& options,
-                                                             std::vector<std::unique_ptr<DataFile>> files) {
+                                                             std::vector<std::unique_ptr<DataFile>> files,
+                                                             std::span<const TuningRow> tunings) {
   std::unique_ptr<DeviceSet> set(new DeviceSet);
+  if (options.use_tuning && HasDefaults(options.io)) set->tunings_.assign(tunings.begin(), tunings.end());
+  uint64_t io_size_max = options.io.io_size;
+  for (const TuningRow& tuning : set->tunings_) io_size_max = std::max<uint64_t>(io_size_max, tuning.io_size);
   set->pool_ = std::make_shared<MemoryPool>(MemoryPool::Options{
       .kept_bytes_max = options.result_pool_bytes, .page_locked = options.page_locked, .hooks = options.memory_hooks});
   TS_ASSIGN_OR_RETURN(set->arena_, StagingArena::Create({.size = options.staging_bytes,
-                                                         .buffer_size = options.io.io_size,
+                                                         .buffer_size = io_size_max,
                                                          .page_locked = options.page_locked,
                                                          .hooks = options.memory_hooks}));
   set->disk_ = disk;
@@ -28,7 +42,27 @@ absl::StatusOr<std::unique_ptr<DeviceSet>> DeviceSet::Create(Disk* disk, const S
   return set;
 }
 
+IoEngineOptions DeviceSet::OptionsFor(const Uuid& device) const {
+  IoEngineOptions options = io_options_;
+  const auto tuning = std::ranges::find(tunings_, device, &TuningRow::device_uuid);
+  if (tuning == tunings_.end()) return options;
+  options.io_size = tuning->io_size;
+  options.queue_depth = tuning->queue_depth;
+  options.worker_count = tuning->worker_count;
+  options.small_size = std::min(options.small_size, options.io_size);
+  return options;
+}
+
 void DeviceSet::Publish(std::unique_ptr<Table> table) {
+  // Its share of the staging buffers for each device: a slow one must not keep the others from theirs. The worker_count
+  // more that an engine may have are left out.
+  if (table->engines.size() > 1) {
+    for (IoEngine* engine : table->engines) {
+      const size_t share = arena_->buffer_count() / table->engines.size();
+      const size_t workers = engine->options().worker_count;
+      engine->LimitBuffers(share > workers ? share - workers : 1);
+    }
+  }
   table_.store(table.get(), std::memory_order_release);
   tables_.push_back(std::move(table));
 }
@@ -42,7 +76,9 @@ absl::Status DeviceSet::Add(std::vector<std::unique_ptr<DataFile>> files) {
       return other->row.device_uuid == file->row.device_uuid;
     });
     if (beside == table->files.end()) {
-      TS_ASSIGN_OR_RETURN(auto engine, IoEngine::Create(disk_, arena_.get(), io_options_));
+      IoEngineOptions io_options = OptionsFor(file->row.device_uuid);
+      io_options.trace_lane = static_cast<uint32_t>(table->engines.size());
+      TS_ASSIGN_OR_RETURN(auto engine, IoEngine::Create(disk_, arena_.get(), io_options));
       table->device_of[file->row.file_id] = table->engines.size();
       table->engines.push_back(engine.get());
       table->uuids.push_back(file->row.device_uuid);

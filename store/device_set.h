@@ -51,8 +51,10 @@ class DeviceSet {
     std::vector<Uuid> uuids;  // of the device at the same position of `engines`
   };
 
+  // `tunings`: of devices that were measured, used as StoreOptions::use_tuning says.
   static absl::StatusOr<std::unique_ptr<DeviceSet>> Create(Disk* disk, const StoreOptions& options,
-                                                           std::vector<std::unique_ptr<DataFile>> files);
+                                                           std::vector<std::unique_ptr<DataFile>> files,
+                                                           std::span<const TuningRow> tunings = {});
 
   DataFile* Find(uint32_t file_id) const;  // null when unknown
   // Those of now; stays valid when files come and go.
@@ -80,6 +82,8 @@ class DeviceSet {
     IoEngineStats io;
   };
   std::vector<DeviceIo> io_by_device() const;
+  // Of all devices there ever were, at the positions that the engines' trace events name.
+  std::vector<Uuid> uuids() const { return table()->uuids; }
   const std::shared_ptr<MemoryPool>& pool() const { return pool_; }
   const StagingArena& arena() const { return *arena_; }
   bool page_locked() const { return arena_->page_locked(); }
@@ -89,9 +93,11 @@ class DeviceSet {
   // Acquires what was filled in before it was published.
   const Table* table() const { return table_.load(std::memory_order_acquire); }
   void Publish(std::unique_ptr<Table> table) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
+  IoEngineOptions OptionsFor(const Uuid& device) const;
 
   Disk* disk_ = nullptr;
   IoEngineOptions io_options_;
+  std::vector<TuningRow> tunings_;  // in use
   std::shared_ptr<MemoryPool> pool_;
   std::unique_ptr<StagingArena> arena_;
   std::atomic<const Table*> table_{nullptr};

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "engine/foundation/little_endian.h"
+#include "engine/foundation/processor_count.h"
 #include "store/stager.h"
 
 namespace tensorshelf {
@@ -40,8 +41,8 @@ std::vector<Sum128> HashBlocks(std::span<const std::byte> bytes, uint8_t block_l
       hashes[i] = Hash128(bytes.subspan(i * block, std::min<uint64_t>(block, bytes.size() - i * block)));
     }
   };
-  const size_t thread_count = std::clamp<size_t>(bytes.size() / kBytesPerThread, 1,
-                                                 std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 8));
+  const size_t thread_count =
+      std::clamp<size_t>(bytes.size() / kBytesPerThread, 1, std::min<size_t>(ProcessorCount(), 8));
   std::vector<std::thread> threads;
   for (size_t i = 1; i < thread_count; ++i) {
     threads.emplace_back(hash_range, hashes.size() * i / thread_count, hashes.size() * (i + 1) / thread_count);

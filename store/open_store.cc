@@ -38,6 +38,8 @@ class StoreOpener {
   StoreOpener(const std::string& path, const StoreOptions& options) : core_(new StoreCore) {
     core_->path_ = path;
     core_->options_ = options;
+    core_->options_.io.trace = &core_->trace_;
+    core_->meters_.set_trace(&core_->trace_);
   }
 
   absl::StatusOr<std::shared_ptr<StoreCore>> Run() {
@@ -195,7 +197,11 @@ class StoreOpener {
   absl::Status BuildDevices() {
     std::vector<std::unique_ptr<DataFile>> files;
     for (FoundFile& file : found_.files) files.push_back(std::move(file.file));
-    TS_ASSIGN_OR_RETURN(core_->devices_, DeviceSet::Create(core_->disk_, core_->options_, std::move(files)));
+    const absl::StatusOr<std::vector<TuningRow>> tunings = core_->index_->ReadTunings();
+    if (!tunings.ok())
+      Notice(absl::StrCat("devices are driven by the defaults: ", std::string(tunings.status().message())));
+    TS_ASSIGN_OR_RETURN(core_->devices_, DeviceSet::Create(core_->disk_, core_->options_, std::move(files),
+                                                           tunings.value_or(std::vector<TuningRow>{})));
     core_->reader_ = std::make_unique<Reader>(core_->devices_.get(), core_->index_.get());
     return core_->SetUpMemoryTier();
   }

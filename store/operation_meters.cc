@@ -8,6 +8,19 @@ const char* NameOf(Operation operation) {
   return kNames[static_cast<size_t>(operation)];
 }
 
+void OperationMeters::Trace(const char* name, uint64_t begun_ns, bool ok, uint64_t items, uint64_t bytes,
+                            const std::string* subject) {
+  TraceEvent event{.name = name,
+                   .ok = ok,
+                   .lane = TraceLog::ThreadLane(),
+                   .begin_ns = begun_ns,
+                   .end_ns = SteadyNanoseconds(),
+                   .items = items,
+                   .bytes = bytes};
+  if (subject != nullptr) event.set_subject(*subject);
+  trace_->Add(event);
+}
+
 OperationCounts OperationMeters::Read(Operation operation) const {
   const Meter& meter = meters_[static_cast<size_t>(operation)];
   OperationCounts counts{.calls = meter.calls.load(std::memory_order_relaxed),

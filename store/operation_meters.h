@@ -7,9 +7,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "engine/foundation/latency_histogram.h"
+#include "engine/foundation/trace_log.h"
 
 namespace tensorshelf {
 
@@ -60,6 +62,12 @@ class OperationMeters {
 
   OperationCounts Read(Operation operation) const;
 
+  // Takes what is timed here while it records. Not owned. Before the first operation.
+  void set_trace(TraceLog* trace) { trace_ = trace; }
+  bool tracing() const { return trace_ != nullptr && trace_->on(); }
+  // While tracing() was true. `subject`: the first name that it was about, or null.
+  void Trace(const char* name, uint64_t begun_ns, bool ok, uint64_t items, uint64_t bytes, const std::string* subject);
+
  private:
   // A line of its own for what is written together; the buckets follow.
   struct alignas(64) Meter {
@@ -70,6 +78,7 @@ class OperationMeters {
     LatencyHistogram latency;
   };
   std::array<Meter, kOperationCount> meters_;
+  TraceLog* trace_ = nullptr;
 };
 
 // Counts and times one operation from here on. Confined to one thread.
@@ -85,7 +94,9 @@ class OperationTimer {
     return OperationTimer(meters, operation, weight);
   }
 
-  void End(const absl::Status& status, uint64_t items, uint64_t bytes) {
+  // `subject`, for a trace: the first name that it was about.
+  void End(const absl::Status& status, uint64_t items, uint64_t bytes, const std::string* subject = nullptr) {
+    if (traced_) meters_.Trace(NameOf(operation_), begun_ns_, status.ok(), items, bytes, subject);
     if (!status.ok()) return meters_.CountError(operation_);
     if (weight_ > 0) meters_.Time(operation_, SteadyNanoseconds() - begun_ns_, weight_);
     meters_.Count(operation_, items, bytes);
@@ -96,11 +107,16 @@ class OperationTimer {
   static constexpr uint64_t kSampleEvery = 16;
 
   OperationTimer(OperationMeters& meters, Operation operation, uint64_t weight)
-      : meters_(meters), operation_(operation), weight_(weight), begun_ns_(weight > 0 ? SteadyNanoseconds() : 0) {}
+      : meters_(meters),
+        operation_(operation),
+        weight_(weight),
+        traced_(meters.tracing()),
+        begun_ns_(weight > 0 || traced_ ? SteadyNanoseconds() : 0) {}
 
   OperationMeters& meters_;
   const Operation operation_;
   const uint64_t weight_;  // 0: not timed
+  const bool traced_;
   const uint64_t begun_ns_;
 };
 

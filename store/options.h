@@ -32,6 +32,8 @@ struct CreateOptions {
   // One directory per device, made when absent; empty: the shelf's own directory.
   std::vector<std::string> devices = {};
   Prefill prefill = Prefill::kBackground;
+  // Measures each device (store/tuning.h, about two seconds each) and keeps in the shelf how it is best driven.
+  bool tune = false;
   // Files are 0600 in 0700 directories; true: 0640 and 0750.
   bool group_readable = false;
   // Called during a full prefill with bytes done and in all.
@@ -66,6 +68,9 @@ struct StoreOptions {
   int64_t idle_witness_ms = 1000;  // a commit has its witness this long after it at the latest
 
   IoEngineOptions io;
+  // Where the shelf remembers how a device is best driven, and `io` has the defaults of worker_count, queue_depth and
+  // io_size, that is what its transfers use. False: `io` alone counts.
+  bool use_tuning = true;
   IndexOptions index;
   MemoryHooks memory_hooks;
   std::function<void(const std::string& message)> notice;  // said once each: buffered fallback, no page lock, orphans

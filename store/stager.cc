@@ -248,8 +248,9 @@ absl::Status Stager::Reserve(std::vector<Work>& works) {
 absl::Status Stager::Transfer(std::vector<Work>& works, std::vector<Segment> segments, std::vector<DataFile*> owners,
                               std::vector<size_t> work_of_segment) {
   const std::vector<Segment> kept = segments;  // to say where a failed one was
-  const BatchResult result =
-      context_.devices->Transfer(IoKind::kWrite, Priority::kForeground, std::move(segments), owners);
+  Priority priority = Priority::kBackground;
+  for (const Work& work : works) priority = std::min(priority, work.item->priority);
+  const BatchResult result = context_.devices->Transfer(IoKind::kWrite, priority, std::move(segments), owners);
   if (result.status.ok()) return absl::OkStatus();
   Work& work = works[work_of_segment[result.failed_segment]];
   if (absl::IsAborted(result.status)) {

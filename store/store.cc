@@ -178,6 +178,8 @@ absl::Status Store::Flush() { return core_->Flush(); }
 absl::Status Store::Backup(const std::string& directory) { return core_->Backup(directory); }
 absl::Status Store::CatchUp() { return core_->CatchUp(); }
 const std::string& Store::path() const { return core_->path(); }
+absl::Status Store::StartTrace(size_t events_max) { return core_->StartTrace(events_max); }
+absl::StatusOr<std::string> Store::StopTrace() { return core_->StopTrace(); }
 StoreInfo Store::info() const { return core_->info(); }
 StoreStats Store::stats() const { return core_->stats(); }
 LivePage Store::live_page() const { return core_->live_page(); }

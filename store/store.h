@@ -73,6 +73,8 @@ struct PutItem {
   // True: never survives a restart, costs no sync and no index row. The name must not be a durable one.
   bool ephemeral = false;
   CacheHint cache = CacheHint::kNone;  // whether the bytes stay in the memory tier as well, once the put is durable
+  // Of its writes; of several items of one call, the most urgent one counts for all. Commits are never late for it.
+  Priority priority = Priority::kForeground;
 };
 
 // A found object and a lease on its bytes: they stay readable until this dies, whatever happens to the name. Movable;
@@ -181,10 +183,11 @@ struct FileInfo {
   uint64_t filled_until = 0;  // bytes of the file that have been written at least once
   IoAlignment alignment;
   SpaceBytes space;
-  double fragmentation = 0;     // 0 good .. 1 bad
-  uint64_t largest_free = 0;    // bytes
-  uint64_t witness_commit = 0;  // highest durable_commit found in its slots at open
-  bool read_only = false;       // a write error made it so for this process
+  double fragmentation = 0;         // 0 good .. 1 bad
+  uint64_t largest_free = 0;        // bytes
+  uint64_t witness_commit = 0;      // highest durable_commit found in its slots at open
+  bool read_only = false;           // a write error made it so for this process
+  std::optional<TuningRow> tuning;  // how its device is best driven, where that was measured
 };
 
 struct StoreInfo {
@@ -304,6 +307,14 @@ class Store {
   absl::Status Backup(const std::string& directory);
   // Read-only openers beside a writer: see its newest commits now. Else OK.
   absl::Status CatchUp();
+
+  // Records the operations of the store and the transfers of its devices from now on, the newest `events_max` of them
+  // (about 128 bytes each). FailedPrecondition: it does so already.
+  absl::Status StartTrace(size_t events_max = size_t{1} << 17);
+  // Ends that. The events as JSON in the trace event format of Chrome, for chrome://tracing and ui.perfetto.dev:
+  // operations by thread, transfers by device with their bytes and how long they waited in the queue.
+  // FailedPrecondition: nothing is recorded.
+  absl::StatusOr<std::string> StopTrace();
 
   const std::string& path() const;
   StoreInfo info() const;

@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/foundation/process_id.h"
 #include "engine/foundation/status_macros.h"
 #include "store/freemap.h"
 #include "store/layout.h"
@@ -81,7 +82,7 @@ absl::Status StoreCore::CheckUsable() const {
   if (forked()) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kForked,
                      absl::StrCat("this handle of ", path_, " belongs to process ", pid_, ", this is its child ",
-                                  getpid(), ": open the store again here"));
+                                  ProcessId(), ": open the store again here"));
   }
   if (closed_) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorKind::kClosed, absl::StrCat(path_, " is closed"));
@@ -132,9 +133,15 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
     }
   }
   const auto may_skip = [&](const PutItem& item) { return !names_move && put_before.insert(item.name).second; };
+  const bool traced = meters_.tracing();
   const uint64_t begun_ns = SteadyNanoseconds();
   auto staging = stager_->Stage(items, transaction.request.ops.empty(), may_skip);
+  const auto trace = [&](bool ok, uint64_t bytes) {
+    if (!traced) return;
+    meters_.Trace("stage", begun_ns, ok, items.size(), bytes, items.empty() ? nullptr : &items[0].name);
+  };
   if (!staging.ok()) {
+    trace(false, 0);
     meters_.CountError(Operation::kPut);
     return staging.status();
   }
@@ -152,6 +159,7 @@ absl::Status StoreCore::Stage(Transaction::State& transaction, std::span<const P
   put_bytes_.fetch_add(bytes, std::memory_order_relaxed);
   transaction.staged_bytes += bytes;
   transaction.staged_ns += SteadyNanoseconds() - begun_ns;
+  trace(true, bytes);
   return absl::OkStatus();
 }
 
@@ -175,9 +183,17 @@ absl::StatusOr<CommitResult> StoreCore::CommitCounted(Transaction::State& transa
   }
   const Operation operation = puts > 0 ? Operation::kPut : only_deletes ? Operation::kDelete : Operation::kNames;
   const bool changes_nothing = request.ops.empty();
+  const bool traced = meters_.tracing();
   const uint64_t begun_ns = SteadyNanoseconds();
   absl::StatusOr<CommitResult> result = CommitUnlocked(transaction.request);
   if (changes_nothing) return result;
+  if (traced) {
+    meters_.Trace(NameOf(operation), begun_ns, result.ok(),
+                  puts > 0      ? puts
+                  : result.ok() ? result->names_changed
+                                : 0,
+                  transaction.staged_bytes, nullptr);
+  }
   if (!result.ok()) {
     meters_.CountError(operation);
   } else {
@@ -304,7 +320,7 @@ absl::StatusOr<Object> StoreCore::Find(const std::string& name, const View* view
     found = FindLeased(name, view);
   }
   // That a name is not there is an answer.
-  timer.End(absl::IsNotFound(found.status()) ? absl::OkStatus() : found.status(), 1, 0);
+  timer.End(absl::IsNotFound(found.status()) ? absl::OkStatus() : found.status(), 1, 0, &name);
   return found;
 }
 
@@ -386,7 +402,7 @@ absl::Status StoreCore::Read(std::span<const ReadRequest> requests, const ReadOp
     TS_RETURN_IF_ERROR(AdoptNewFiles());
     status = read();
   }
-  timer.End(status, requests.size(), bytes);
+  timer.End(status, requests.size(), bytes, requests.empty() ? nullptr : &requests[0].object->name_);
   return status.ok() ? status : ReadFailed(requests, status);
 }
 

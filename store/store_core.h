@@ -20,7 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "engine/foundation/fork_mark.h"
+#include "engine/foundation/process_id.h"
 #include "store/background_fill.h"
 #include "store/commit_queue.h"
 #include "store/device_set.h"
@@ -101,9 +101,11 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   StoreStats stats();
   LivePage live_page();
   absl::Status counters_status();
+  absl::Status StartTrace(size_t events_max);
+  absl::StatusOr<std::string> StopTrace();
 
   void Release(const ObjectRecord& record) { leases_.Release(record.generation, record.place_seq); }
-  bool forked() const { return fork_mark_.forked(); }
+  bool forked() const { return ProcessId() != pid_; }
   const std::string& path() const { return path_; }
   const std::shared_ptr<MemoryPool>& memory_pool() const { return devices_->pool(); }
 
@@ -150,8 +152,7 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   StoreOptions options_;
   std::unique_ptr<Disk> own_disk_;
   Disk* disk_ = nullptr;
-  const ForkMark fork_mark_;  // a call asks it several times
-  const pid_t pid_ = getpid();
+  const pid_t pid_ = ProcessId();
   StoreFile store_file_;
   SuperRow super_;
   Index::Mode index_mode_ = Index::Mode::kReadOnly;
@@ -159,6 +160,9 @@ class StoreCore : public std::enable_shared_from_this<StoreCore> {
   std::vector<std::string> orphan_files_;
   std::vector<uint64_t> orphans_;  // generations without a name
   std::vector<std::unique_ptr<FileLock>> locks_;
+
+  TraceLog trace_;
+  absl::Mutex trace_mutex_;  // one start or stop at a time; a leaf but for the log's
 
   // Built in this order, torn down in the reverse one.
   std::unique_ptr<DeviceSet> devices_;

@@ -50,8 +50,13 @@ StoreInfo StoreCore::info() {
     const auto device = std::ranges::find(*devices, uuid, &DeviceRow::uuid);
     return device == devices->end() ? "" : device->tier_name;
   };
+  const auto tunings = index_->ReadTunings();
   for (const auto& file : devices_->files()) {
     FileInfo one;
+    if (tunings.ok()) {
+      const auto tuning = std::ranges::find(*tunings, file->row.device_uuid, &TuningRow::device_uuid);
+      if (tuning != tunings->end()) one.tuning = *tuning;
+    }
     one.file_id = file->row.file_id;
     one.path = file->path;
     one.device_uuid = file->row.device_uuid;

@@ -69,7 +69,7 @@ absl::StatusOr<std::vector<MemoryLease>> StoreCore::Lease(std::span<const Object
     leases[i] = memory_tier_->Grant(std::move((*entries)[i]));
   }
   // Those without a lease come to Read, which counts them.
-  if (granted > 0) timer.End(absl::OkStatus(), granted, granted_bytes);
+  if (granted > 0) timer.End(absl::OkStatus(), granted, granted_bytes, &objects[0].name_);
   return leases;
 }
 

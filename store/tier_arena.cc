@@ -1,12 +1,12 @@
 #include "store/tier_arena.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/process_id.h"
 #include "engine/foundation/status_macros.h"
 
 namespace tensorshelf {
@@ -30,7 +30,7 @@ absl::StatusOr<std::shared_ptr<TierArena>> TierArena::Create(uint64_t bytes, boo
 }
 
 TierArena::TierArena(MappedRegion region, uint64_t units, const MemoryHooks& hooks)
-    : region_(std::move(region)), units_(units), hooks_(hooks), process_(::getpid()) {
+    : region_(std::move(region)), units_(units), hooks_(hooks), process_(ProcessId()) {
   absl::MutexLock lock(&mutex_);
   free_.Add({0, units_});
 }
@@ -39,7 +39,7 @@ TierArena::~TierArena() {
   if (!forked() && hooks_.unmapping) hooks_.unmapping(region_.data(), region_.size());
 }
 
-bool TierArena::forked() const { return ::getpid() != process_; }
+bool TierArena::forked() const { return ProcessId() != process_; }
 
 std::byte* TierArena::data(const UnitRun& run) const { return region_.data() + run.first * kUnit; }
 

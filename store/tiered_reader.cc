@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/foundation/processor_count.h"
 #include "engine/foundation/status_macros.h"
 #include "store/stager.h"
 
@@ -67,7 +68,7 @@ bool LiesInExtents(const ObjectRecord& record) {
 void CopyAll(std::span<const MemoryCopy> copies) {
   uint64_t bytes = 0;
   for (const MemoryCopy& copy : copies) bytes += copy.length;
-  const size_t thread_count = std::min<size_t>(bytes / kBytesPerThread, std::thread::hardware_concurrency());
+  const size_t thread_count = std::min<size_t>(bytes / kBytesPerThread, ProcessorCount());
   if (thread_count < 2) {
     for (const MemoryCopy& copy : copies) std::memcpy(copy.to, copy.from, copy.length);
     return;

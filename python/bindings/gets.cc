@@ -152,8 +152,16 @@ CacheHint CacheHintFrom(const std::string& cache) {
   return cache == "keep" ? CacheHint::kKeep : cache == "once" ? CacheHint::kOnce : CacheHint::kNone;
 }
 
-GetSettings GetSettingsFrom(bool verify, const std::string& cache, const std::string& order, bool copy) {
+Priority PriorityFrom(const std::string& priority) {
+  return priority == "high"         ? Priority::kHigh
+         : priority == "background" ? Priority::kBackground
+                                    : Priority::kForeground;
+}
+
+GetSettings GetSettingsFrom(bool verify, const std::string& cache, const std::string& order, bool copy,
+                            const std::string& priority) {
   return {.read = {.verify = verify,
+                   .priority = PriorityFrom(priority),
                    .cache = CacheHintFrom(cache),
                    .order = order == "sweep" ? AccessOrder::kSweep : AccessOrder::kAny},
           .copy = copy};

@@ -24,7 +24,10 @@ struct GetSettings {
 };
 
 // `cache` is "none", "keep" or "once", `order` "any" or "sweep".
-GetSettings GetSettingsFrom(bool verify, const std::string& cache, const std::string& order, bool copy);
+GetSettings GetSettingsFrom(bool verify, const std::string& cache, const std::string& order, bool copy,
+                            const std::string& priority);
+// "high", "normal" or "background".
+Priority PriorityFrom(const std::string& priority);
 CacheHint CacheHintFrom(const std::string& cache);
 
 // The values of `names`, in order, all of one commit: tensors, and bytes for what is bytes. With `out` (a list of as

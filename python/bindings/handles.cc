@@ -37,6 +37,7 @@ StoreOptions OptionsFrom(const py::dict& values) {
   Take(values, "worker_count", &options.io.worker_count);
   Take(values, "queue_depth", &options.io.queue_depth);
   Take(values, "io_size", &options.io.io_size);
+  Take(values, "use_tuning", &options.use_tuning);
   Take(values, "trailers", &trailers);
   options.mode = read_only ? StoreOptions::Mode::kReadOnly : StoreOptions::Mode::kReadWrite;
   options.trailers = trailers == "all"    ? TrailerPolicy::kAll
@@ -114,6 +115,7 @@ void CreateStore(const std::string& path, const py::dict& values) {
   Take(values, "devices", &options.devices);
   Take(values, "group_readable", &options.group_readable);
   Take(values, "prefill", &prefill);
+  Take(values, "tune", &options.tune);
   Take(values, "progress", &progress);
   options.prefill = prefill == "none" ? Prefill::kNone : prefill == "full" ? Prefill::kFull : Prefill::kBackground;
   Progress reporter(progress);

@@ -5,12 +5,12 @@
 #define TENSORSHELF_PYTHON_BINDINGS_HANDLES_H_
 
 #include <pybind11/pybind11.h>
-#include <unistd.h>
 
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "engine/foundation/process_id.h"
 #include "python/bindings/notices.h"
 #include "store/store.h"
 
@@ -35,7 +35,7 @@ class ForkSafe {
   T* get() const { return value_.get(); }
   T* operator->() const { return value_.get(); }
   T& operator*() const { return *value_; }
-  bool forked() const { return ::getpid() != owner_; }
+  bool forked() const { return ProcessId() != owner_; }
 
   void Reset() {
     if (value_ == nullptr) return;
@@ -50,7 +50,7 @@ class ForkSafe {
   }
 
  private:
-  pid_t owner_ = ::getpid();
+  pid_t owner_ = ProcessId();
   std::unique_ptr<T> value_;
 };
 

@@ -42,13 +42,15 @@ void Wait(const StorePointer& handle, Call call) {
 }
 
 PutSettings SettingsFrom(const Metadata& metadata, const std::string& precondition, uint64_t generation,
-                         uint8_t block_log2, bool skip_unchanged, bool ephemeral, const std::string& cache) {
+                         uint8_t block_log2, bool skip_unchanged, bool ephemeral, const std::string& cache,
+                         const std::string& priority) {
   return {.metadata = metadata,
           .precondition = PreconditionFrom(precondition, generation),
           .block_log2 = block_log2,
           .skip_unchanged = skip_unchanged,
           .ephemeral = ephemeral,
-          .cache = CacheHintFrom(cache)};
+          .cache = CacheHintFrom(cache),
+          .priority = PriorityFrom(priority)};
 }
 
 bool Contains(const StorePointer& handle, const std::string& name, const ViewHandle* view) {
@@ -78,6 +80,33 @@ std::vector<std::string> NamesPage(const StorePointer& handle, const std::string
         at);
   }));
   return names;
+}
+
+// Of the objects of these names now, bytes; 0 where there is none.
+std::vector<uint64_t> SizesOf(const StorePointer& handle, const py::list& names, const ViewHandle* view) {
+  Store& store = handle->store();
+  const View* at = view != nullptr ? view->get() : nullptr;
+  const std::vector<std::string> wanted = NamesFrom(names);
+  std::vector<uint64_t> sizes;
+  sizes.reserve(wanted.size());
+  ThrowIfError(WaitHere([&] {
+    for (const std::string& name : wanted) {
+      const absl::StatusOr<Object> object = store.Find(name, at);
+      sizes.push_back(object.ok() ? object->size_bytes() : 0);
+    }
+    return absl::OkStatus();
+  }));
+  return sizes;
+}
+
+std::string StopTrace(const StorePointer& handle) {
+  Store& store = handle->store();
+  std::string text;
+  ThrowIfError(WaitHere([&]() -> absl::Status {
+    TS_ASSIGN_OR_RETURN(text, store.StopTrace());
+    return absl::OkStatus();
+  }));
+  return text;
 }
 
 std::shared_ptr<ViewHandle> NewView(const StorePointer& handle) {
@@ -130,25 +159,28 @@ void DefineStore(py::module_& module) {
       .def("put",
            [](const StorePointer& self, const py::list& names, const py::list& values, const Metadata& metadata,
               const std::string& precondition, uint64_t generation, uint8_t block_log2, bool skip_unchanged,
-              bool ephemeral, const std::string& cache) {
-             return PutValues(
-                 self, names, values,
-                 SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral, cache));
+              bool ephemeral, const std::string& cache, const std::string& priority) {
+             return PutValues(self, names, values,
+                              SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral,
+                                           cache, priority));
            })
       .def("get",
            [](const StorePointer& self, const py::object& name, const py::object& out, bool as_bytes, bool verify,
-              const ViewHandle* view, const std::string& cache, const std::string& order, bool copy) {
-             return GetValue(self, NameFrom(name), out, as_bytes, GetSettingsFrom(verify, cache, order, copy), view);
+              const ViewHandle* view, const std::string& cache, const std::string& order, bool copy,
+              const std::string& priority) {
+             return GetValue(self, NameFrom(name), out, as_bytes, GetSettingsFrom(verify, cache, order, copy, priority),
+                             view);
            })
       .def("get_many",
            [](const StorePointer& self, const py::list& names, const py::object& out, bool as_bytes, bool verify,
-              const ViewHandle* view, const std::string& cache, const std::string& order, bool copy) {
-             return GetValues(self, names, out, as_bytes, GetSettingsFrom(verify, cache, order, copy), view);
+              const ViewHandle* view, const std::string& cache, const std::string& order, bool copy,
+              const std::string& priority) {
+             return GetValues(self, names, out, as_bytes, GetSettingsFrom(verify, cache, order, copy, priority), view);
            })
       .def("prefetch",
            [](const StorePointer& self, const py::list& names, const std::string& cache, const std::string& order) {
              const std::vector<std::string> wanted = NamesFrom(names);
-             const ReadOptions options = GetSettingsFrom(/*verify=*/true, cache, order, /*copy=*/true).read;
+             const ReadOptions options = GetSettingsFrom(/*verify=*/true, cache, order, /*copy=*/true, "normal").read;
              Store& store = self->store();
              ThrowIfError(WaitHere([&] { return store.Prefetch(wanted, options); }));
            })
@@ -162,6 +194,7 @@ void DefineStore(py::module_& module) {
       .def("names",
            [](const StorePointer& self, const py::object& prefix, const py::object& start, size_t limit,
               const ViewHandle* view) { return NamesPage(self, NameFrom(prefix), NameFrom(start), limit, view); })
+      .def("sizes", &SizesOf)
       .def("view", &NewView)
       .def("begin", [](const StorePointer& self) { return std::make_shared<TransactionHandle>(self); })
       .def("check", [](const StorePointer&, const py::list& names,
@@ -170,6 +203,12 @@ void DefineStore(py::module_& module) {
                       const py::object& value) { return CopyOf(*self->store().memory_pool(), value); })
       .def("stats", [](const StorePointer& self) { return StatsOf(*self); })
       .def("metrics", [](const StorePointer& self) { return MetricsOf(*self); })
+      .def("start_trace",
+           [](const StorePointer& self, size_t events_max) {
+             Store& store = self->store();
+             ThrowIfError(WaitHere([&] { return store.StartTrace(events_max); }));
+           })
+      .def("stop_trace", &StopTrace)
       .def("info", [](const StorePointer& self) { return InfoOf(*self); });
 
   py::class_<ViewHandle, std::shared_ptr<ViewHandle>>(module, "View")
@@ -187,9 +226,10 @@ void DefineTransaction(py::module_& module) {
       .def("put",
            [](TransactionHandle& self, const py::list& names, const py::list& values, const Metadata& metadata,
               const std::string& precondition, uint64_t generation, uint8_t block_log2, bool skip_unchanged,
-              bool ephemeral, const std::string& cache) {
+              bool ephemeral, const std::string& cache, const std::string& priority) {
              self.Put(names, values,
-                      SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral, cache));
+                      SettingsFrom(metadata, precondition, generation, block_log2, skip_unchanged, ephemeral, cache,
+                                   priority));
            })
       .def("delete",
            [](TransactionHandle& self, Names name, bool missing_ok) {

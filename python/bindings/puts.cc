@@ -26,6 +26,7 @@ PutItem ItemFrom(std::string name, const PutSettings& settings) {
   item.skip_unchanged = settings.skip_unchanged;
   item.ephemeral = settings.ephemeral;
   item.cache = settings.cache;
+  item.priority = settings.priority;
   return item;
 }
 

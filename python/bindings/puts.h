@@ -26,6 +26,7 @@ struct PutSettings {
   bool skip_unchanged = false;
   bool ephemeral = false;
   CacheHint cache = CacheHint::kNone;
+  Priority priority = Priority::kForeground;
 };
 
 // Thread-safe: calls from several threads take turns.

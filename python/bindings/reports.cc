@@ -51,6 +51,16 @@ py::dict ToDict(const Space& space) {
   return dict;
 }
 
+py::dict ToDict(const TuningRow& tuning) {
+  py::dict dict;
+  dict["io_size"] = tuning.io_size;
+  dict["queue_depth"] = tuning.queue_depth;
+  dict["workers"] = tuning.worker_count;
+  dict["read_bytes_per_s"] = tuning.read_bytes_per_s;
+  dict["write_bytes_per_s"] = tuning.write_bytes_per_s;
+  return dict;
+}
+
 py::dict ToDict(const FileInfo& file) {
   py::dict dict;
   dict["file_id"] = file.file_id;
@@ -68,6 +78,8 @@ py::dict ToDict(const FileInfo& file) {
   dict["largest_free"] = file.largest_free;
   dict["witness_commit"] = file.witness_commit;
   dict["read_only"] = file.read_only;
+  dict["tuning"] = py::none();
+  if (file.tuning.has_value()) dict["tuning"] = ToDict(*file.tuning);
   return dict;
 }
 

@@ -5,7 +5,6 @@
 #include <c10/core/StorageImpl.h>
 #include <c10/core/TensorImpl.h>
 #include <c10/core/impl/COWDeleter.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "engine/foundation/process_id.h"
 #include "python/libtorch/pooled_tensor.h"
 
 namespace tensorshelf {
@@ -30,7 +30,7 @@ class LentBytes {
   static LentBytes& OfThisProcess() {
     static std::atomic<LentBytes*> current{new LentBytes};
     LentBytes* lent = current.load(std::memory_order_acquire);
-    if (lent->process_ == ::getpid()) return *lent;
+    if (lent->process_ == ProcessId()) return *lent;
     auto fresh = std::make_unique<LentBytes>();
     if (current.compare_exchange_strong(lent, fresh.get(), std::memory_order_acq_rel)) return *fresh.release();
     return *lent;  // another thread of the child was first
@@ -52,7 +52,7 @@ class LentBytes {
   }
 
  private:
-  const pid_t process_ = ::getpid();
+  const pid_t process_ = ProcessId();
   absl::Mutex mutex_;
   absl::flat_hash_map<const void*, std::vector<MemoryLease>> leases_ ABSL_GUARDED_BY(mutex_);
 };

@@ -2,11 +2,11 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <unistd.h>
 
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/foundation/process_id.h"
 #include "engine/foundation/status_macros.h"
 #include "store/dtype.h"
 
@@ -21,14 +21,14 @@ class Loan {
   Loan(const Loan&) = delete;
   Loan& operator=(const Loan&) = delete;
   ~Loan() {
-    if (::getpid() != owner_) new MemoryPool::Piece(std::move(piece_));  // kept until the child ends
+    if (ProcessId() != owner_) new MemoryPool::Piece(std::move(piece_));  // kept until the child ends
   }
 
   std::byte* data() const { return piece_.data(); }
   bool touched() const { return piece_.touched(); }
 
  private:
-  const pid_t owner_ = ::getpid();
+  const pid_t owner_ = ProcessId();
   MemoryPool::Piece piece_;
 };
 

@@ -22,6 +22,8 @@ checksum.
             tx.delete("b")
         t = store.get("a", copy=False)                  # lent from memory; see open(memory=...)
         future = store.put_async("c", tensor)           # future.result(), or: await future
+        for name, t in store.stream(names):             # reads ahead of the loop
+            ...
         with store.view() as view:                      # a consistent view of one commit
             view.get("a")
 

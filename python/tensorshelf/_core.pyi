@@ -12,6 +12,7 @@ class CreateOptions(TypedDict, total=False):
     devices: list[str]
     prefill: str  # "background", "full", "none"
     group_readable: bool
+    tune: bool
     progress: Callable[[int, int], None] | None
 
 class OpenOptions(TypedDict, total=False):
@@ -28,6 +29,7 @@ class OpenOptions(TypedDict, total=False):
     worker_count: int
     queue_depth: int
     io_size: int
+    use_tuning: bool
     trailers: str  # "large", "all", "none"
 
 #: (commit, generations, names_changed, unchanged_count)
@@ -48,7 +50,8 @@ class View:
     def commit(self) -> int: ...
     def close(self) -> None: ...
 
-# precondition: "", "absent", "exists", "generation"; cache: "none", "keep", "once"; order: "any", "sweep"
+# precondition: "", "absent", "exists", "generation"; cache: "none", "keep", "once"; order: "any", "sweep";
+# priority: "high", "normal", "background"
 class Transaction:
     def put(
         self,
@@ -61,6 +64,7 @@ class Transaction:
         skip_unchanged: bool,
         ephemeral: bool,
         cache: str,
+        priority: str,
         /,
     ) -> None: ...
     def delete(self, name: str, missing_ok: bool, /) -> None: ...
@@ -99,6 +103,7 @@ class Store:
         skip_unchanged: bool,
         ephemeral: bool,
         cache: str,
+        priority: str,
         /,
     ) -> _CommitResult: ...
     def get(
@@ -111,6 +116,7 @@ class Store:
         cache: str,
         order: str,
         copy: bool,
+        priority: str,
         /,
     ) -> torch.Tensor | bytes: ...
     def get_many(
@@ -123,6 +129,7 @@ class Store:
         cache: str,
         order: str,
         copy: bool,
+        priority: str,
         /,
     ) -> list[torch.Tensor | bytes]: ...
     def prefetch(self, names: list[str], cache: str, order: str, /) -> None: ...
@@ -138,10 +145,13 @@ class Store:
     def find(self, name: str, view: View | None, /) -> Object: ...
     def contains(self, name: str, view: View | None, /) -> bool: ...
     def names(self, prefix: str, start: str, limit: int, view: View | None, /) -> list[str]: ...
+    def sizes(self, names: list[str], view: View | None, /) -> list[int]: ...  # bytes; 0 where there is no such name
     def view(self) -> View: ...
     def begin(self) -> Transaction: ...
     def check(self, names: list[str], values: list[_Value], /) -> int: ...  # bytes of all values
     def copy(self, value: _Value, /) -> torch.Tensor | bytes: ...
     def stats(self) -> dict[str, Any]: ...
     def metrics(self) -> str: ...
+    def start_trace(self, events: int, /) -> None: ...
+    def stop_trace(self) -> str: ...  # JSON
     def info(self) -> dict[str, Any]: ...

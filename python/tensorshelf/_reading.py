@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from . import _core
-from ._values import access_order, cache_hint, verifies
+from ._async import Background
+from ._streaming import Calls, stream_values
+from ._values import access_order, cache_hint, parse_size, priority_of, verifies
 from .errors import NameNotFoundError
 
 _MISSING: Any = object()
@@ -161,6 +164,17 @@ class Reader:
     def _source(self) -> tuple[_core.Store, _core.View | None]:
         raise NotImplementedError
 
+    def _background_calls(self) -> Background:
+        raise NotImplementedError
+
+    def _one_commit(self) -> contextlib.AbstractContextManager[Reader]:
+        """Itself, if it shows one commit for as long as it lives; else a view."""
+        raise NotImplementedError
+
+    def _listing(self, prefix: str) -> tuple[_core.Store, str, _core.View | None]:
+        core, view = self._source()
+        return core, prefix, view
+
     def _check_of(self, verify: bool | str | None) -> bool:
         return self._verify if verify is None else verifies(verify)
 
@@ -177,6 +191,7 @@ class Reader:
         copy: bool = True,
         cache: str | None = None,
         order: str = "any",
+        priority: str = "normal",
     ) -> Any:
         """The tensor (or bytes) with this name.
 
@@ -198,6 +213,8 @@ class Reader:
                   wanted again soon: takes no room and gives up what it has), "none" (the default: the tier decides)
         order     "sweep": one of a long list that is read again and again, like the layers of a model that does not
                   fit. A part of the list then stays in the tier, instead of each object pushing out the next one
+        priority  "high", "normal" or "background": who goes first where reads and writes wait for a device. None is
+                  ever shut out. What is in flight already is not overtaken
 
         The result owns its memory (or, with ``copy=False``, its lease) and outlives the store. It is contiguous, on
         the CPU unless ``device`` says otherwise, and does not require grad. Large results lie in recycled,
@@ -207,7 +224,7 @@ class Reader:
         torch has no such dtype), ValueError (out does not fit), StoreIOError, ClosedError, ForkedError.
         """
         _check_kind(out, device, as_bytes, copy)
-        hints = (cache_hint(cache), access_order(order), copy)
+        hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
         core, view = self._source()
         try:
             value = core.get(name, out, as_bytes, self._check_of(verify), view, *hints)
@@ -232,6 +249,7 @@ class Reader:
         copy: bool = True,
         cache: str | None = None,
         order: str = "any",
+        priority: str = "normal",
     ) -> dict[str, Any]:
         """Many objects, all of one commit, in one submission to the device.
 
@@ -244,7 +262,7 @@ class Reader:
         errors are those of ``get``; NameNotFoundError names the first name that is missing.
         """
         _check_kind(out, device, as_bytes, copy)
-        hints = (cache_hint(cache), access_order(order), copy)
+        hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
         core, view = self._source()
         if names is None and isinstance(out, Mapping):
             names = out
@@ -263,6 +281,68 @@ class Reader:
         if device is not None:
             values = [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
         return dict(zip(keys, values, strict=True))
+
+    def stream(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        prefix: str = "",
+        window: int | str = "256MiB",
+        device: torch.device | str | None = None,
+        non_blocking: bool = False,
+        as_bytes: bool = False,
+        verify: bool | str | None = None,
+        copy: bool = True,
+        cache: str | None = None,
+        order: str = "any",
+        priority: str = "normal",
+    ) -> Generator[tuple[str, Any], None, None]:
+        """Reads ahead of a loop: ``for name, tensor in store.stream(names, window="2GiB"): ...``
+
+        names   which, in the order in which the loop gets them; may be a generator, which is then asked for some
+                hundred names at a time; None: all that begin with ``prefix``, in byte order, all of one commit
+        prefix  put before each name on the way in and taken off again
+        window  bytes that are being read or wait for the loop, beyond what the loop has taken; a value that alone has
+                more is read when it is its turn
+
+        The other arguments are those of ``get``. Each name is read once, with its neighbours, and shows its newest
+        value at that moment. Memory of values that the loop drops is used again for the next ones.
+
+        What is wrong with a name is raised when it is its turn, after all names before it, and ends the stream; the
+        errors are those of ``get``. A loop that is left (``break``, an exception, Ctrl-C, ``close()`` of the
+        generator) cancels what has not begun, and waits for what has.
+        """
+        if isinstance(names, str):
+            raise TypeError("names must be an iterable of names, not one str")
+        _check_kind(None, device, as_bytes, copy)
+        hints = (cache_hint(cache), access_order(order), copy, priority_of(priority))
+        check = self._check_of(verify)
+        window_bytes = parse_size(window, "window")
+
+        def run(reader: Reader) -> Generator[tuple[str, Any], None, None]:
+            def full_names(keys: list[str]) -> list[str]:
+                return [prefix + key for key in keys] if prefix else keys
+
+            def sizes_of(keys: list[str]) -> list[int]:
+                core, view = reader._source()
+                return core.sizes(full_names(keys), view)
+
+            def read(keys: list[str]) -> list[Any]:
+                core, view = reader._source()
+                values = core.get_many(full_names(keys), None, as_bytes, check, view, *hints)
+                if device is None:
+                    return values
+                return [v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for v in values]
+
+            keys = (name[len(prefix) :] for name in _all_names(*reader._listing(prefix))) if names is None else names
+            calls = Calls(full_names, sizes_of, read)
+            yield from stream_values(reader._background_calls(), keys, window_bytes, priority, calls)
+
+        def run_on_view() -> Generator[tuple[str, Any], None, None]:
+            with self._one_commit() as reader:
+                yield from run(reader)
+
+        return run_on_view() if names is None else run(self)
 
     def slice(self, name: str) -> StoredTensor:
         """The tensor with this name, to be read in parts: ``store.slice("w")[0:128]``. See StoredTensor."""

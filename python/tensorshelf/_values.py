@@ -109,3 +109,9 @@ def access_order(order: str) -> str:
     if order not in ("any", "sweep"):
         raise ValueError(f"order must be 'any' or 'sweep', not {order!r}")
     return order
+
+
+def priority_of(priority: str) -> str:
+    if priority not in ("high", "normal", "background"):
+        raise ValueError(f"priority must be 'high', 'normal' or 'background', not {priority!r}")
+    return priority

@@ -13,6 +13,7 @@
     ├── StoreNotFoundError    (FileNotFoundError)   no store at that path
     ├── StoreExistsError      (FileExistsError)     something is at that path already
     ├── StoreLockedError                            another process writes this store
+    ├── StoreBusyError        (TimeoutError)        timeout= passed before there was room for the copies of a put
     ├── StoreReadOnlyError                          opened for reading, or read-only after an I/O error
     ├── LostCommitsError                            the index lacks commits that were acknowledged
     ├── MissingDeviceError    (OSError, ENODEV)     a device of the store is not there
@@ -94,6 +95,10 @@ class StoreExistsError(StoreError, FileExistsError):
 
 class StoreLockedError(StoreError):
     """Another process has the store open for writing; the message names it."""
+
+
+class StoreBusyError(StoreError, TimeoutError):
+    """``timeout=`` of a put in the background passed before earlier ones had left room for its copy."""
 
 
 class StoreReadOnlyError(StoreError):

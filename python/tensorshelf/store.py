@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import logging
 import os
@@ -16,11 +17,13 @@ from . import _core
 from ._async import Background, Future
 from ._reading import Reader
 from ._space import Compaction, Drained, Growth, mean_device_capacity
-from ._values import access_order, block_log2_of, cache_hint, parse_size, prepare, prepare_all, verifies
+from ._values import access_order, block_log2_of, cache_hint, parse_size, prepare, prepare_all, priority_of, verifies
 from .errors import ClosedError
 
 if TYPE_CHECKING:
     from .weights import StoredWeights
+
+_TUNED_CAPACITY_MIN = 8 << 30  # a smaller store is not worth seconds
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -55,6 +58,7 @@ def _settings(
     skip_unchanged: bool = False,
     ephemeral: bool = False,
     cache: str | None = None,
+    priority: str = "normal",
 ) -> tuple:
     """The arguments of the core's put after names and values."""
     return (
@@ -64,6 +68,7 @@ def _settings(
         skip_unchanged,
         ephemeral,
         cache_hint(cache),
+        priority_of(priority),
     )
 
 
@@ -189,6 +194,12 @@ class View(Reader, Mapping):
         self._store._source()
         return self._core, self._view
 
+    def _background_calls(self) -> Background:
+        return self._store._background
+
+    def _one_commit(self) -> contextlib.AbstractContextManager[Reader]:
+        return contextlib.nullcontext(self)
+
     @property
     def commit(self) -> int:
         """The number of the commit that this view shows."""
@@ -248,6 +259,12 @@ class Store(Reader, MutableMapping):
             raise ClosedError(f"the store {self._path} is closed")
         return self._core, None
 
+    def _background_calls(self) -> Background:
+        return self._background
+
+    def _one_commit(self) -> contextlib.AbstractContextManager[Reader]:
+        return self.view()
+
     @property
     def path(self) -> str:
         return self._path
@@ -276,6 +293,7 @@ class Store(Reader, MutableMapping):
         skip_unchanged: bool = False,
         ephemeral: bool = False,
         cache: str | None = None,
+        priority: str = "normal",
     ) -> int:
         """Stores a value durably under a name, in place of what was there. Returns its generation.
 
@@ -299,7 +317,7 @@ class Store(Reader, MutableMapping):
         ForkedError. Then nothing is stored.
         """
         settings = _settings(
-            metadata, if_absent, if_exists, if_generation, block_size, skip_unchanged, ephemeral, cache
+            metadata, if_absent, if_exists, if_generation, block_size, skip_unchanged, ephemeral, cache, priority
         )
         core, _ = self._source()
         return core.put([name], [prepare(value)], *settings)[1][0]
@@ -316,6 +334,7 @@ class Store(Reader, MutableMapping):
         skip_unchanged: bool = False,
         ephemeral: bool = False,
         cache: str | None = None,
+        priority: str = "normal",
     ) -> Commit:
         """Stores many values with one commit: after a crash all are there or none. ``prefix`` is put before each
         name.
@@ -324,7 +343,9 @@ class Store(Reader, MutableMapping):
         the errors are those of ``put``. With ``skip_unchanged`` a checkpoint costs what changed since the last one.
         """
         names, prepared = _names_and_values(values, prefix)
-        settings = _settings(metadata, if_absent, if_exists, None, block_size, skip_unchanged, ephemeral, cache)
+        settings = _settings(
+            metadata, if_absent, if_exists, None, block_size, skip_unchanged, ephemeral, cache, priority
+        )
         core, _ = self._source()
         return Commit(*core.put(names, prepared, *settings))
 
@@ -395,17 +416,25 @@ class Store(Reader, MutableMapping):
 
     # In the background
 
-    def put_async(self, name: str, value: Any, *, borrow: bool = False, **keywords: Any) -> Future[int]:
+    def put_async(
+        self, name: str, value: Any, *, borrow: bool = False, timeout: float | None = None, **keywords: Any
+    ) -> Future[int]:
         """``put`` in the background. Returns at once with a Future of the generation.
 
         The value is copied first, so it may change at once; when copies of more than ``async_copies_max`` (see
-        ``open``) are under way, this call waits for room. ``borrow=True`` copies nothing: the value must then not
-        change until the future is done. Puts of one name happen in the order of the calls, and ``get_async`` of a
-        name sees the puts before it. Keywords and errors (which come from the future) are those of ``put``; a
-        value that cannot be kept is refused at once.
+        ``open``) are under way, this call waits for room, after those that have waited longer: at most ``timeout``
+        seconds, then it is StoreBusyError and nothing was queued. ``borrow=True`` copies nothing and never waits: the
+        value must then not change until the future is done.
+
+        Puts of one name happen in the order of the calls, and ``get_async`` of a name sees the puts before it. Among
+        other calls those of ``priority="high"`` go first and those of ``"background"`` last, here and on the device;
+        what an urgent call waits for is as urgent. ``cancel()`` of the future works until a thread has taken the
+        call, and gives the room of its copy back. Other keywords and errors (which come from the future) are those of
+        ``put``; a value that cannot be kept is refused at once.
         """
         settings = _settings(**keywords)
-        return self._put_in_background([name], [prepare(value)], settings, borrow, lambda result: result[1][0])
+        wait = None if borrow else (timeout,)
+        return self._put_in_background([name], [prepare(value)], settings, wait, lambda result: result[1][0])
 
     def put_many_async(
         self,
@@ -413,24 +442,34 @@ class Store(Reader, MutableMapping):
         *,
         prefix: str = "",
         borrow: bool = False,
+        timeout: float | None = None,
         **keywords: Any,
     ) -> Future[Commit]:
         """``put_many`` in the background; see ``put_async``. Returns a Future of the Commit."""
         names, prepared = _names_and_values(values, prefix)
         settings = _settings(**keywords)
-        return self._put_in_background(names, prepared, settings, borrow, lambda result: Commit(*result))
+        wait = None if borrow else (timeout,)
+        return self._put_in_background(names, prepared, settings, wait, lambda result: Commit(*result))
 
     def _put_in_background(
-        self, names: list[str], values: list, settings: tuple, borrow: bool, result_of: Callable[[tuple], Any]
+        self,
+        names: list[str],
+        values: list,
+        settings: tuple,
+        wait: tuple[float | None] | None,
+        result_of: Callable[[tuple], Any],
     ) -> Future:
+        """``wait``: the timeout for the room of copies; None: the values are borrowed."""
         core, _ = self._source()
         size = core.check(names, values)
-        copied = 0 if borrow else size
-        self._background.reserve(copied)
+        copied = 0
+        if wait is not None:
+            self._background.reserve(size, *wait)
+            copied = size
         try:
-            kept = values if borrow else [core.copy(value) for value in values]
+            kept = values if wait is None else [core.copy(value) for value in values]
             call = lambda: result_of(core.put(names, kept, *settings))  # noqa: E731
-            return self._background.submit(call, names, changes=True, copied_bytes=copied)
+            return self._background.submit(call, names, changes=True, copied_bytes=copied, priority=settings[-1])
         except BaseException:
             self._background.unreserve(copied)
             raise
@@ -438,7 +477,8 @@ class Store(Reader, MutableMapping):
     def get_async(self, name: str, **keywords: Any) -> Future[Any]:
         """``get`` in the background, with its keywords. ``out`` must stay untouched until the future is done."""
         self._source()
-        return self._background.submit(lambda: self.get(name, **keywords), [name])
+        priority = priority_of(keywords.get("priority", "normal"))
+        return self._background.submit(lambda: self.get(name, **keywords), [name], priority=priority)
 
     def get_many_async(self, names: Iterable[str] | None = None, **keywords: Any) -> Future[dict[str, Any]]:
         """``get_many`` in the background, with its keywords."""
@@ -446,7 +486,8 @@ class Store(Reader, MutableMapping):
         wanted = None if names is None else list(names)
         prefix = keywords.get("prefix", "")
         waits_for = None if wanted is None else [prefix + name for name in wanted]
-        return self._background.submit(lambda: self.get_many(wanted, **keywords), waits_for)
+        priority = priority_of(keywords.get("priority", "normal"))
+        return self._background.submit(lambda: self.get_many(wanted, **keywords), waits_for, priority=priority)
 
     def prefetch(
         self, names: Iterable[str] | None = None, *, prefix: str = "", cache: str | None = None, order: str = "any"
@@ -606,8 +647,39 @@ class Store(Reader, MutableMapping):
         """
         return self._source()[0].metrics()
 
+    @contextlib.contextmanager
+    def trace(self, path: str | os.PathLike[str], *, events: int = 131072) -> Iterator[None]:
+        """Writes down what the block makes the store and its devices do: ``with store.trace("trace.json"): ...``
+
+        The file is JSON in the trace event format of Chrome: open it in ui.perfetto.dev or chrome://tracing. It has
+        the operations of each thread (``get``, ``slice``, ``find``, ``stage`` and ``put``, ``delete``, ``names``, and
+        the commit thread's ``commit``, ``sync`` and ``index_write``) and the transfers of each device with their
+        bytes, file, offset and how long they waited in the queue. Only the newest ``events`` are kept, 128 bytes
+        each. Written also when the block ends by an exception.
+        """
+        self.start_trace(events=events)
+        try:
+            yield
+        finally:
+            self.stop_trace(path)
+
+    def start_trace(self, *, events: int = 131072) -> None:
+        """Records from now on what ``trace`` tells of. StoreError when it does so already."""
+        if isinstance(events, bool) or not isinstance(events, int) or events < 1:
+            raise ValueError(f"events must be a positive int, not {events!r}")
+        self._source()[0].start_trace(events)
+
+    def stop_trace(self, path: str | os.PathLike[str]) -> None:
+        """Ends the recording and writes it to ``path``, in place of what is there. StoreError: none was begun."""
+        text = self._core.stop_trace()
+        with builtins.open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
     def info(self) -> dict[str, Any]:
-        """What the store is: path, uuid, format, commit, epoch, writer, data files."""
+        """What the store is: path, uuid, format, commit, epoch, writer, data files.
+
+        ``tuning`` of a file tells how its device is best driven, where ``create`` measured that, else it is None.
+        """
         return self._source()[0].info()
 
     def close(self) -> None:
@@ -659,6 +731,7 @@ def create(
     devices: Iterable[str | os.PathLike[str]] | None = None,
     prefill: str = "background",
     group_readable: bool = False,
+    tune: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Makes a new, empty store and preallocates its files.
@@ -671,6 +744,9 @@ def create(
     prefill         when the files are filled with zeros, which makes the first writes faster: "background" (while
                     the open store is idle), "full" (before this returns), "none"
     group_readable  True: files 0640 in directories 0750; else 0600 and 0700
+    tune            whether to measure for about two seconds a device how long its transfers should be, how many in
+                    flight, by how many threads. The store remembers what is better than the defaults by a tenth or
+                    more, ``open`` uses it and ``info()`` shows it. None: for stores of 8 GiB and more
     progress        called as progress(bytes_done, bytes_in_all) during a full prefill
 
     Raises StoreExistsError, ValueError (capacity), StoreFullError (it does not fit on the disk), StoreIOError.
@@ -678,8 +754,10 @@ def create(
     """
     if prefill not in ("background", "full", "none"):
         raise ValueError(f"prefill must be 'background', 'full' or 'none', not {prefill!r}")
+    size = parse_size(capacity, "capacity")
     options = {
-        "capacity": parse_size(capacity, "capacity"),
+        "capacity": size,
+        "tune": size >= _TUNED_CAPACITY_MIN if tune is None else bool(tune),
         "devices": [os.path.abspath(device) for device in devices or ()],
         "prefill": prefill,
         "group_readable": group_readable,
@@ -702,9 +780,9 @@ def open(
     staging: int | str = "64MiB",
     background_fill: bool = True,
     record_cache: int | str = "64MiB",
-    workers: int = 2,
-    queue_depth: int = 32,
-    io_size: int | str = "1MiB",
+    workers: int | None = None,
+    queue_depth: int | None = None,
+    io_size: int | str | None = None,
     async_threads: int = 8,
     async_copies_max: int | str = "1GiB",
 ) -> Store:
@@ -729,7 +807,8 @@ def open(
     staging           memory through which bytes go that come from or go to ordinary, unaligned memory
     background_fill   continue an unfinished prefill while idle
     record_cache      memory for decoded index records
-    workers           I/O threads, each with ``queue_depth`` transfers of ``io_size`` in flight
+    workers           I/O threads for each device (2), each with ``queue_depth`` (32) transfers of ``io_size`` (1 MiB)
+                      in flight. Where none of the three is given, what ``create`` measured is used
     async_threads     threads for the ``*_async`` calls
     async_copies_max  memory for copies that ``put_async`` makes
 
@@ -755,9 +834,10 @@ def open(
         "staging_bytes": parse_size(staging, "staging"),
         "background_fill": background_fill,
         "record_cache_bytes": parse_size(record_cache, "record_cache"),
-        "worker_count": workers,
-        "queue_depth": queue_depth,
-        "io_size": parse_size(io_size, "io_size"),
+        "use_tuning": workers is None and queue_depth is None and io_size is None,
+        "worker_count": 2 if workers is None else workers,
+        "queue_depth": 32 if queue_depth is None else queue_depth,
+        "io_size": parse_size("1MiB" if io_size is None else io_size, "io_size"),
         "async_threads": async_threads,
         "async_copies_max": parse_size(async_copies_max, "async_copies_max"),
     }

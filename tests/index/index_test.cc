@@ -118,6 +118,8 @@ TEST_F(IndexTest, StateRowsAreReadBack) {
   batch->PutFile(two);
   batch->PutFile(one);
   batch->PutDevice(device);
+  const TuningRow tuning{.device_uuid = {9}, .io_size = 2 << 20, .queue_depth = 16, .worker_count = 4};
+  batch->PutTuning(tuning);
   batch->PutFsyncSlot(1, 11);
   batch->PutFsyncSlot(300, 12);
   batch->PutBadUnits(bad);
@@ -137,12 +139,17 @@ TEST_F(IndexTest, StateRowsAreReadBack) {
   EXPECT_EQ(super_read, super);
   ASSERT_OK_AND_ASSIGN(const auto bad_read, index_->ReadBadUnits());
   EXPECT_EQ(bad_read, std::vector<Extent>{bad});
+  ASSERT_OK_AND_ASSIGN(const auto tunings, index_->ReadTunings());
+  EXPECT_EQ(tunings, std::vector<TuningRow>{tuning});
 
   batch = index_->NewBatch();
   batch->DeleteFile(1);
+  batch->DeleteDevice(device.uuid);
   ASSERT_OK(index_->Commit(*batch, 2));
   ASSERT_OK_AND_ASSIGN(const auto files, index_->ReadFiles());
   EXPECT_EQ(files, std::vector<FileRow>{two});
+  ASSERT_OK_AND_ASSIGN(const auto tunings_left, index_->ReadTunings());
+  EXPECT_EQ(tunings_left, std::vector<TuningRow>{});
   ASSERT_OK_AND_ASSIGN(const auto slots, index_->ReadFsyncSlots());
   EXPECT_EQ(slots, (std::vector<std::pair<uint32_t, uint64_t>>{{300, 12}}));
 }

@@ -125,6 +125,12 @@ ObjectRecord GoldenInlineRecord() {
 const NameRow kName{.flags = NameRow::kInline, .generation = 258, .tlvs = {{.tag = 0x8005, .value = "tlv"}}};
 const FileRow kFile{.file_id = 7, .device_uuid = {1, 2}, .size = 1 << 24, .data_begin = 1 << 20, .data_end = 15 << 20};
 const DeviceRow kDevice{.uuid = {3, 4}, .tier_id = 5, .tier_name = "nvme"};
+const TuningRow kTuning{.device_uuid = {5, 6},
+                        .io_size = 2 << 20,
+                        .queue_depth = 16,
+                        .worker_count = 4,
+                        .read_bytes_per_s = 3'000'000'000,
+                        .write_bytes_per_s = 1};
 const SuperRow kSuper{.store_uuid = {9, 8}, .compat = 1, .ro_compat = 2, .incompat = 3, .epoch = 4};
 const CommitRow kCommit{.commit = 1000, .time_ns = -1};
 const InlineCountRow kCount{.rows = 3, .bytes = 99};
@@ -280,6 +286,14 @@ TEST(RecordCodecTest, OtherRowsRefuseDamage) {
   inside_out.data_end = inside_out.data_begin - 1;
   EXPECT_FAILS(DecodeFileRow(BytesOf(EncodeFileRow(inside_out))), StatusCode::kDataLoss, "data area");
   EXPECT_FAILS(DecodeDeviceRow(BytesOf(WithByte(EncodeDeviceRow(kDevice), 21, 5))), StatusCode::kDataLoss, "tier name");
+  EXPECT_EQ(DecodeTuningRow(BytesOf(EncodeTuningRow(kTuning))).value(), kTuning);
+  EXPECT_FAILS(DecodeTuningRow(BytesOf(EncodeDeviceRow(kDevice))), StatusCode::kDataLoss, "tuning row");
+  for (const TuningRow& useless : {TuningRow{.io_size = 0, .queue_depth = 1, .worker_count = 1},
+                                   TuningRow{.io_size = 4097, .queue_depth = 1, .worker_count = 1},
+                                   TuningRow{.io_size = 4096, .queue_depth = 0, .worker_count = 1},
+                                   TuningRow{.io_size = 4096, .queue_depth = 1, .worker_count = 257}}) {
+    EXPECT_FAILS(DecodeTuningRow(BytesOf(EncodeTuningRow(useless))), StatusCode::kDataLoss, "no device is driven");
+  }
   EXPECT_FAILS(DecodeSuperRow(BytesOf(EncodeCommitRow(kCommit))), StatusCode::kDataLoss, "super row");
   EXPECT_FAILS(DecodeCommitRow({}), StatusCode::kDataLoss, "commit row");
   EXPECT_FAILS(DecodeInlineCountRow(BytesOf(WithByte(EncodeInlineCountRow(kCount), 0, 9))), StatusCode::kDataLoss,
@@ -310,7 +324,7 @@ TEST(RecordCodecTest, RandomMutationsNeverDoWorseThanAnError) {
   const std::string rows[] = {Encoded(FullRecord()),    EncodeInlineRow(GoldenInlineRecord(), BytesOf(payload)).value(),
                               EncodeNameRow(kName),     EncodeFileRow(kFile),
                               EncodeDeviceRow(kDevice), EncodeSuperRow(kSuper),
-                              EncodeSumsRow(kSums)};
+                              EncodeTuningRow(kTuning), EncodeSumsRow(kSums)};
   uint64_t decoded = 0;
   for (uint64_t i = 0; i < rounds; ++i) {
     std::string bytes = rows[random() % std::size(rows)];
@@ -340,9 +354,9 @@ TEST(RecordCodecTest, RandomMutationsNeverDoWorseThanAnError) {
     for (const absl::Status& status :
          {record.status(), DecodeRecordSpace(BytesOf(bytes)).status(), DecodeInlineRow(BytesOf(bytes)).status(),
           DecodeNameRow(BytesOf(bytes)).status(), DecodeFileRow(BytesOf(bytes)).status(),
-          DecodeDeviceRow(BytesOf(bytes)).status(), DecodeSuperRow(BytesOf(bytes)).status(),
-          DecodeCommitRow(BytesOf(bytes)).status(), DecodeInlineCountRow(BytesOf(bytes)).status(),
-          DecodeSumsRow(BytesOf(bytes)).status()}) {
+          DecodeDeviceRow(BytesOf(bytes)).status(), DecodeTuningRow(BytesOf(bytes)).status(),
+          DecodeSuperRow(BytesOf(bytes)).status(), DecodeCommitRow(BytesOf(bytes)).status(),
+          DecodeInlineCountRow(BytesOf(bytes)).status(), DecodeSumsRow(BytesOf(bytes)).status()}) {
       EXPECT_TRUE(status.ok() || absl::IsDataLoss(status) || absl::IsUnimplemented(status))
           << status << " seed " << seed << " round " << i;
     }

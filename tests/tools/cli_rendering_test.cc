@@ -108,6 +108,7 @@ StoreInfo SomeInfo() {
   file.data_end = 9 << 20;
   file.filled_until = 5 << 20;
   file.witness_commit = 16;
+  file.tuning = TuningRow{.io_size = 2 << 20, .queue_depth = 16, .worker_count = 3};
   info.files = {file, FileInfo{}};
   info.files[1].file_id = 2;
   return info;
@@ -119,7 +120,8 @@ TEST(InfoReport, SaysWhatTheStoreSaid) {
   const InfoReport report{SomeInfo(), {"ext4", ""}, 3};
   const std::string text = RenderInfo(report, console);
   for (const char* part : {"commit        17\n", "writer        pid 4711\n", "names         3\n", "/shelf/00000001.tsd",
-                           ", ext4\n", "filled      50 % (4.0 MiB)", "witness     commit 16", "data file 2  MISSING"}) {
+                           ", ext4\n", "filled      50 % (4.0 MiB)", "witness     commit 16", "data file 2  MISSING",
+                           "tuning      transfers of 2.0 MiB, 16 in flight for each of 3 workers"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
   }
   const Json json = InfoJson(report);
@@ -127,6 +129,7 @@ TEST(InfoReport, SaysWhatTheStoreSaid) {
   EXPECT_EQ(json["writer"], "pid 4711");
   EXPECT_EQ(json["files"][0]["file_system"], "ext4");
   EXPECT_TRUE(json["files"][1]["path"].is_null());
+  EXPECT_EQ(json["files"][0]["tuning"]["workers"], 3);
   EXPECT_TRUE(json["files"][0]["space"].is_null());
 }
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -102,6 +104,59 @@ def checkpoint_sizes(total: int) -> list[int]:
     return [max(8192, int(size * scale) // 4096 * 4096) for size in sizes]
 
 
+# Each is a process of its own: the memory that it reads into has never been touched. Prints (seconds, CPU seconds) of
+# the load alone, without importing and opening, after which every byte is in memory.
+FIRST_LOADS = {
+    "tensorshelf": """
+import tensorshelf as ts
+store = ts.open(sys.argv[1], mode="r")
+names = list(store.keys(prefix="f/"))
+begin()
+tensors = store.get_many(names)
+end()
+""",
+    "Run:ai streamer": """
+from runai_model_streamer import SafetensorsStreamer
+with SafetensorsStreamer() as streamer:
+    begin()
+    streamer.stream_file(sys.argv[2])
+    tensors = dict(streamer.get_tensors())
+    end()
+""",
+    "safetensors, mapped and cloned": """
+import safetensors
+begin()
+with safetensors.safe_open(sys.argv[2], "pt") as file:
+    tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+end()
+""",
+}
+FIRST_LOAD_CLOCK = """
+import resource, sys, time
+import torch
+def begin():
+    global start, usage
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    start = time.perf_counter()
+def end():
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    print(seconds, after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime)
+"""
+
+
+def first_load(contender: str, shelf: pathlib.Path, file: pathlib.Path) -> tuple[float, float]:
+    drop_page_cache()
+    script = FIRST_LOAD_CLOCK + FIRST_LOADS[contender]
+    done = subprocess.run(
+        [sys.executable, "-c", script, shelf, file], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{contender}: the process ended with status {done.returncode}")
+    seconds, cpu = done.stdout.split()[-2:]
+    return float(seconds), float(cpu)
+
+
 class Bench:
     def __init__(self, arguments: argparse.Namespace, folder: pathlib.Path) -> None:
         self.rounds = arguments.rounds
@@ -109,9 +164,9 @@ class Bench:
         self.folder = folder
         self.ceiling = Ceiling(arguments.ceiling, folder, max(self.size, 2 * arguments.size))
         self.results: list[dict] = []
-        shelf = folder / "shelf"
-        ts.create(shelf, capacity=int(6 * self.size + (1 << 30)), prefill="full")
-        self.store = ts.open(shelf)
+        self.shelf = folder / "shelf"
+        ts.create(self.shelf, capacity=int(6 * self.size + (1 << 30)), prefill="full")
+        self.store = ts.open(self.shelf)
 
     def compare(
         self, case: str, size: int, target: str, contenders: dict[str, Callable[[], tuple[float, float]]]
@@ -200,6 +255,21 @@ class Bench:
             },
         )
         self.store.delete_prefix("g/")
+
+    def first_load(self) -> None:
+        quarter = self.size // 4
+        state = {f"f/t{i}": random_tensor(quarter) for i in range(4)}
+        self.store.put_many(state)
+        save_safetensors(state, self.folder / "st")
+        del state
+        contenders = {"raw read": lambda: self.ceiling(f"read {self.size}")}
+        for name in FIRST_LOADS:
+            if name == "Run:ai streamer" and importlib.util.find_spec("runai_model_streamer") is None:
+                print("first load: Run:ai's streamer is left out; pip install runai-model-streamer adds it")
+                continue
+            contenders[name] = functools.partial(first_load, name, self.shelf, self.folder / "st")
+        self.compare("first load in a process, 4 new tensors, cold", self.size, ">= Run:ai's streamer", contenders)
+        self.store.delete_prefix("f/")
 
     def checkpoint(self) -> None:
         state = {f"layer.{i:03}": random_tensor(size) for i, size in enumerate(checkpoint_sizes(2 * self.size))}
@@ -334,7 +404,7 @@ class Bench:
         self.ceiling.close()
 
 
-CASES = ("large_put", "large_get", "checkpoint", "small_many", "small_single", "slices")
+CASES = ("large_put", "large_get", "first_load", "checkpoint", "small_many", "small_single", "slices")
 
 
 def main() -> None:

@@ -20,7 +20,11 @@ struct CreateArguments : CommonOptions {
   std::vector<std::string> devices;
   std::string prefill = "background";
   bool group_readable = false;
+  bool tune = false;
+  bool no_tune = false;
 };
+
+constexpr uint64_t kTunedCapacityMin = uint64_t{8} << 30;  // a smaller shelf is not worth seconds
 
 absl::StatusOr<ExitStatus> RunCreate(const CreateArguments& arguments, Console& console) {
   static const std::map<std::string, Prefill> kPrefills = {
@@ -30,6 +34,10 @@ absl::StatusOr<ExitStatus> RunCreate(const CreateArguments& arguments, Console& 
   options.devices = arguments.devices;
   options.prefill = kPrefills.at(arguments.prefill);
   options.group_readable = arguments.group_readable;
+  if (arguments.tune && arguments.no_tune) {
+    return absl::InvalidArgumentError("--tune and --no-tune exclude each other");
+  }
+  options.tune = arguments.tune || (!arguments.no_tune && options.capacity >= kTunedCapacityMin);
   {
     ProgressLine line(console, "filling");
     options.progress = [&line](uint64_t done, uint64_t total) { line.Update(done, total); };
@@ -65,6 +73,9 @@ Verb AddCreate(CLI::App& app) {
       "the default), full (now)",
       {"none", "background", "full"});
   line.Flag("--group-readable", &arguments->group_readable, "files 0640 in directories 0750, not 0600 and 0700");
+  line.Flag("--tune", &arguments->tune,
+            "measure each device for two seconds and remember how it is best driven; the default from 8GiB up");
+  line.Flag("--no-tune", &arguments->no_tune, "do not");
   return {line.command(), arguments, [arguments](Console& console) { return RunCreate(*arguments, console); }};
 }
 

@@ -15,6 +15,23 @@ std::string Features(const StoreInfo& info) {
 
 std::string WriterText(const StoreInfo& info) { return info.writer.empty() ? "none" : EscapeForTerminal(info.writer); }
 
+std::string TuningText(const std::optional<TuningRow>& tuning) {
+  if (!tuning) return "not measured: the defaults";
+  return absl::StrCat("transfers of ", FormatBytes(tuning->io_size), ", ", tuning->queue_depth,
+                      " in flight for each of ", FormatCount(tuning->worker_count, "worker"), "; so ",
+                      FormatBytes(tuning->read_bytes_per_s), "/s read and ", FormatBytes(tuning->write_bytes_per_s),
+                      "/s written");
+}
+
+Json TuningJson(const std::optional<TuningRow>& tuning) {
+  if (!tuning) return nullptr;
+  return {{"io_size", tuning->io_size},
+          {"queue_depth", tuning->queue_depth},
+          {"workers", tuning->worker_count},
+          {"read_bytes_per_s", tuning->read_bytes_per_s},
+          {"write_bytes_per_s", tuning->write_bytes_per_s}};
+}
+
 std::string RenderFile(const FileInfo& file, const std::string& file_system, const Console& console) {
   std::string text = Painted(console, Colour::kBold, absl::StrCat("data file ", file.file_id));
   if (file.path.empty()) {
@@ -29,6 +46,7 @@ std::string RenderFile(const FileInfo& file, const std::string& file_system, con
                   file.data_end, ")\n");
   absl::StrAppend(&text, "  transfers   ", file.alignment.direct ? "direct" : "through the page cache",
                   ", memory aligned to ", file.alignment.memory, ", offsets to ", file.alignment.offset, "\n");
+  absl::StrAppend(&text, "  tuning      ", TuningText(file.tuning), "\n");
   const uint64_t filled = file.filled_until > file.data_begin ? file.filled_until - file.data_begin : 0;
   const double share = capacity == 0 ? 0 : 100.0 * static_cast<double>(filled) / static_cast<double>(capacity);
   absl::StrAppend(&text, "  filled      ", absl::StrFormat("%.0f %%", share), " (", FormatBytes(filled), ")\n",
@@ -57,6 +75,7 @@ Json FileJson(const FileInfo& file, const std::string& file_system) {
                {"offset_alignment", file.alignment.offset},
                {"witness_commit", file.witness_commit},
                {"read_only", file.read_only}};
+  json["tuning"] = TuningJson(file.tuning);
   json["space"] = file.space.capacity > 0 ? SpaceJson(file.space) : Json(nullptr);
   return json;
 }
