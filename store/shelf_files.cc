@@ -95,6 +95,10 @@ absl::StatusOr<ShelfFiles> FindShelfFiles(Disk& disk, const std::string& shelf, 
       const std::string path = JoinPath(directory, name);
       auto opened = OpenDataFile(disk, path, directory, found.store_file.store_uuid, options.writable);
       if (!opened.ok()) {
+        if (!options.skip_damaged && absl::IsDataLoss(opened.status())) {
+          found.unlabelled.push_back({number, path, opened.status()});
+          continue;
+        }
         if (!options.skip_damaged) return opened.status();
         found.notices.push_back(absl::StrCat(path, ": ", std::string(opened.status().message())));
         continue;
@@ -134,6 +138,8 @@ absl::StatusOr<std::vector<std::string>> MatchFileRows(ShelfFiles& found, const 
       return candidate.file != nullptr && candidate.label.file_id == row.file_id;
     });
     if (file == found.files.end()) {
+      const auto damaged = std::ranges::find(found.unlabelled, row.file_id, &ShelfFiles::Unlabelled::file_id);
+      if (damaged != found.unlabelled.end() && !degraded) return damaged->status;
       FoundFile absent;
       absent.file = std::make_unique<DataFile>();
       absent.file->row = row;
@@ -157,6 +163,10 @@ absl::StatusOr<std::vector<std::string>> MatchFileRows(ShelfFiles& found, const 
   std::vector<std::string> orphans;
   for (const FoundFile& file : found.files) {
     if (file.file != nullptr) orphans.push_back(file.file->path);
+  }
+  for (const ShelfFiles::Unlabelled& file : found.unlabelled) {
+    const auto named = std::ranges::find(rows, file.file_id, &FileRow::file_id);
+    if (named == rows.end()) orphans.push_back(file.path);
   }
   found.files = std::move(matched);
   return orphans;

@@ -40,7 +40,15 @@ struct ShelfFiles {
   StoreFile store_file;
   std::vector<std::string> device_directories;  // existing ones; the shelf itself first
   std::vector<FoundFile> files;                 // by file_id
-  std::vector<std::string> notices;             // damaged label copies, damaged slots
+  // Named as a data file is, but its label or its length is damaged: a member, or what a crash left while the shelf
+  // grew. The index knows (MatchFileRows).
+  struct Unlabelled {
+    uint32_t file_id = 0;  // by its name
+    std::string path;
+    absl::Status status;  // what is wrong with it
+  };
+  std::vector<Unlabelled> unlabelled;
+  std::vector<std::string> notices;  // damaged label copies, damaged slots
 };
 
 struct FindOptions {
@@ -52,12 +60,13 @@ struct FindOptions {
 // NotFound: no store there.
 absl::StatusOr<StoreFile> ReadStoreFile(Disk& disk, const std::string& shelf);
 
-// NotFound: no store there. DataLoss: a label that is damaged, foreign, under another file's name or there twice, and a
-// file that is not as long as its label says; each with its own message.
+// NotFound: no store there. DataLoss: a label that is foreign, under another file's name or there twice, each with its
+// own message.
 absl::StatusOr<ShelfFiles> FindShelfFiles(Disk& disk, const std::string& shelf, const FindOptions& options);
 
 // Drops from `found.files` what `rows` does not name (returned: their paths) and adds an empty DataFile for each row
-// that has no file. DataLoss when a label and its row disagree; kDeviceMissing, naming the devices, unless `degraded`.
+// that has no file. DataLoss when a label and its row disagree, or a row's file has no valid label; kDeviceMissing,
+// naming the devices, unless `degraded`.
 absl::StatusOr<std::vector<std::string>> MatchFileRows(ShelfFiles& found, const std::vector<FileRow>& rows,
                                                        bool degraded);
 

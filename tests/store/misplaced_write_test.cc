@@ -157,12 +157,15 @@ TEST_F(MisplacedWriteTest, AStoreOnALyingDeviceNeverReadsOtherBytes) {
     const bool writes = tried_ % 3 != 2;
     const Effect effect = tried_ % 3 == 0 ? Effect::kLose : tried_ % 3 == 1 ? Effect::kMisdirect : Effect::kStale;
     if (writes) {
-      disk.Arm({.call = Call::kCompletion,
-                .nth = 1 + random_() % 6,
-                .times = 1,
-                .path_part = ".tsd",
-                .effect = effect,
-                .amount = 4096 * (1 + random_() % 64)});
+      // A small put is written by its own thread, without a queue.
+      for (const Call call : {Call::kCompletion, Call::kPWrite}) {
+        disk.Arm({.call = call,
+                  .nth = 1 + random_() % 6,
+                  .times = 1,
+                  .path_part = ".tsd",
+                  .effect = effect,
+                  .amount = 4096 * (1 + random_() % 64)});
+      }
     }
     for (uint64_t i = 0; i < kNames; ++i) {
       const ModelOp op{.kind = ModelOp::Kind::kPut, .name = NameOf(i), .value = {.size = SizeOf(i), .seed = 50 + i}};
@@ -170,8 +173,9 @@ TEST_F(MisplacedWriteTest, AStoreOnALyingDeviceNeverReadsOtherBytes) {
       ASSERT_EQ(Apply(model, op), absl::StatusCode::kOk);
     }
     if (!writes) {
-      disk.Arm(
-          {.call = Call::kCompletion, .nth = 1 + random_() % 6, .times = 100, .path_part = ".tsd", .effect = effect});
+      for (const Call call : {Call::kCompletion, Call::kPRead}) {
+        disk.Arm({.call = call, .nth = 1 + random_() % 6, .times = 100, .path_part = ".tsd", .effect = effect});
+      }
     }
     for (const auto& [name, value] : model) {
       ASSERT_OK_AND_ASSIGN(const Object object, store_->Find(name));
@@ -226,6 +230,7 @@ TEST_F(MisplacedWriteTest, ABadSectorCostsOneObject) {
   const std::string one = RandomBytes(4096, 1);
   ASSERT_OK(store_->Put(BytesItem("next", one)));
   EXPECT_GT(store_->stats().space.bad, 0u);
+  store_.reset();  // before its disk
 }
 
 // A hundred times slower than usual, and fewer taken than were offered: nothing fails.
@@ -244,6 +249,7 @@ TEST_F(MisplacedWriteTest, ASlowDeviceThatTakesLittleIsOnlySlow) {
   ASSERT_EQ(Apply(model_, op), absl::StatusCode::kOk);
   EXPECT_EQ(Difference(*store_, model_), "");
   EXPECT_GT(disk.fired_count(), 3u);
+  store_.reset();  // before its disk
 }
 
 }  // namespace

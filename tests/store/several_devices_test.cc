@@ -30,6 +30,7 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 
 class SeveralDevicesTest : public StoreFixture {
  protected:
+  void TearDown() override { store_.reset(); }  // before its disk
   void Start(size_t device_count) {
     for (size_t i = 0; i < device_count; ++i) devices_.push_back(root_ + "/device" + std::to_string(i));
     disk_ = std::make_unique<RateLimitedDisk>(linux_.get(), devices_);
@@ -67,8 +68,6 @@ struct Times {
 
 class StripedTimes : public SeveralDevicesTest {
  protected:
-  void TearDown() override { store_.reset(); }
-
   // Of one tensor, the best of three: a busy machine only ever adds to what the devices take.
   Times Measure(size_t device_count, const std::string& bytes) {
     root_ += "/" + std::to_string(device_count);
@@ -79,8 +78,10 @@ class StripedTimes : public SeveralDevicesTest {
     SetRates(64 * kMiB);
     Times best;
     std::string read(bytes.size(), '\0');
+    PutItem item = BytesItem("w", bytes);
+    item.ephemeral = true;  // its bytes travel as any, without the sync of the one disk below both devices
     for (int i = 0; i < 3; ++i) {
-      best.put = std::min(best.put, SecondsOf([&] { ASSERT_OK(store_->Put(BytesItem("w", bytes))); }));
+      best.put = std::min(best.put, SecondsOf([&] { ASSERT_OK(store_->Put(item)); }));
       best.get = std::min(best.get, SecondsOf([&] {
                             auto object = store_->Find("w");
                             ASSERT_OK(object);

@@ -86,7 +86,7 @@ class TunedStoreTest : public StoreFixture {
     ASSERT_OK(commit);
     const auto batch = (*index)->NewBatch();
     for (const TuningRow& row : rows) batch->PutTuning(row);
-    ASSERT_OK((*index)->Commit(*batch, commit->commit));
+    ASSERT_OK((*index)->Commit(*batch, commit->commit + 1));
     ASSERT_OK((*index)->Flush());
   }
 };

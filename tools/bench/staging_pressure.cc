@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "store/store.h"
@@ -68,7 +69,7 @@ int Run(const std::string& directory, size_t threads, uint64_t size, uint64_t ar
   std::generate(source.begin(), source.end(), [&] { return static_cast<std::byte>(random()); });
   std::ofstream("/proc/self/clear_refs") << "5" << std::flush;
   const uint64_t before = StatusMebibytes("VmRSS");
-  const auto name = [](size_t i) { return "t" + std::to_string(i); };
+  const auto name = [](size_t i) { return absl::StrCat("t", i); };
   const double put_s = OnThreads(
       threads,
       [&](size_t i) {
