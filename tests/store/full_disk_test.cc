@@ -31,6 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::IsOk;
 
+constexpr uint64_t kImageBytes = uint64_t{400} << 20;
 constexpr unsigned long kShutDown = _IOR('X', 125, uint32_t);  // EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN
 
 int Shell(const std::string& command) { return std::system(absl::StrCat(command, " >/dev/null 2>&1").c_str()); }
@@ -39,14 +40,15 @@ class FullDiskTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "only root can make a loop device";
-    std::string pattern = (::access("/dev/shm", W_OK) == 0 ? std::string("/dev/shm") : fs::current_path().string()) +
-                          "/tensorshelf_full.XXXXXX";
+    std::error_code none;
+    const bool in_memory = ::access("/dev/shm", W_OK) == 0 && fs::space("/dev/shm", none).available > kImageBytes * 2;
+    std::string pattern = (in_memory ? "/dev/shm" : fs::current_path().string()) + "/tensorshelf_full.XXXXXX";
     root_ = mkdtemp(pattern.data());
     mount_ = root_ + "/mount";
     const std::string image = root_ + "/image";
     fs::create_directory(mount_);
     std::ofstream(image).close();
-    fs::resize_file(image, uint64_t{400} << 20);
+    fs::resize_file(image, kImageBytes);
     if (Shell(absl::StrCat("mkfs.", GetParam(), " -q ", image)) != 0) GTEST_SKIP() << "no mkfs." << GetParam();
     image_ = image;
     if (!Mount("")) GTEST_SKIP() << "loop devices cannot be mounted here";
