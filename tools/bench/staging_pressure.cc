@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -95,7 +96,10 @@ int Run(const std::string& directory, size_t threads, uint64_t size, uint64_t ar
             << " MiB/s, get " << mib / get_s << " MiB/s, grew by "
             << std::max(StatusMebibytes("VmHWM"), before) - before << " MiB\n";
   if (!status.ok()) std::cerr << status << "\n";
-  return status.ok() && (*store)->Close().ok() ? 0 : 1;
+  const bool good = status.ok() && (*store)->Close().ok();
+  store->reset();
+  std::filesystem::remove_all(path);
+  return good ? 0 : 1;
 }
 
 }  // namespace
