@@ -15,7 +15,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/linux_disk.h"
+#include "store/grow_store.h"
 #include "store/label.h"
+#include "store/relocate.h"
 #include "tests/store/shelf_copy.h"
 #include "tests/testing/faulty_disk.h"
 
@@ -326,6 +328,26 @@ TEST_F(OpenTest, AForkedChildIsRefusedAndTheParentGoesOn) {
   EXPECT_EQ(Difference(*store, model_), "");
   ASSERT_OK(Apply(*store, PutOp("after", 90000, 9)));
   EXPECT_FALSE(Open().ok()) << "the child gave the parent's lock away";
+}
+
+// What a kill between the creation of a data file and its label leaves; a member without a label is damage.
+TEST_F(OpenTest, AFileWithoutALabelIsDamageOnlyWhereTheIndexKnowsIt) {
+  const std::string orphan = shelf_ + "/00000002.tsd";
+  std::ofstream(orphan).close();
+  {
+    ASSERT_OK_AND_ASSIGN(auto store, Open());
+    EXPECT_EQ(store->info().orphan_files, std::vector<std::string>{orphan});
+    EXPECT_EQ(Difference(*store, model_), "");
+    ASSERT_OK(Apply(*store, PutOp("after", 90000, 9)));
+    ASSERT_OK(store->Close());
+  }
+  EXPECT_FAILS(GrowStore(shelf_, {.capacity = kCapacityMin}), absl::StatusCode::kFailedPrecondition, "see fsck");
+  EXPECT_FAILS(RelocateShelf(shelf_, {}, /*dry_run=*/true, nullptr), absl::StatusCode::kDataLoss, "no valid label");
+  fs::remove(orphan);
+
+  fs::resize_file(data_file(), 0);
+  EXPECT_FAILS(Open(), absl::StatusCode::kDataLoss, "00000001.tsd has no valid label");
+  EXPECT_FAILS(GrowStore(shelf_, {.capacity = kCapacityMin}), absl::StatusCode::kDataLoss, "no valid label");
 }
 
 // The file system of the index is nearly full, says this disk.
