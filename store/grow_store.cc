@@ -60,7 +60,7 @@ class Grower {
 
   absl::Status Inspect() {
     TS_ASSIGN_OR_RETURN(found_, FindShelfFiles(disk_, shelf_, {.extra_directories = options_.devices}));
-    if (found_.files.empty() && !found_.unlabelled.empty()) return found_.unlabelled.front().status;
+    if (found_.files.empty() && !found_.damaged.empty()) return found_.damaged.front().status;
     if (found_.files.empty()) return absl::DataLossError(absl::StrCat(shelf_, " has no data file"));
     for (const FoundFile& file : found_.files) {
       if (file.access == FeatureAccess::kReadOnly) {

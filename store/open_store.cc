@@ -198,8 +198,9 @@ class StoreOpener {
     std::vector<std::unique_ptr<DataFile>> files;
     for (FoundFile& file : found_.files) files.push_back(std::move(file.file));
     const absl::StatusOr<std::vector<TuningRow>> tunings = core_->index_->ReadTunings();
-    if (!tunings.ok())
+    if (!tunings.ok()) {
       Notice(absl::StrCat("devices are driven by the defaults: ", std::string(tunings.status().message())));
+    }
     TS_ASSIGN_OR_RETURN(core_->devices_, DeviceSet::Create(core_->disk_, core_->options_, std::move(files),
                                                            tunings.value_or(std::vector<TuningRow>{})));
     core_->reader_ = std::make_unique<Reader>(core_->devices_.get(), core_->index_.get());

@@ -22,7 +22,7 @@ absl::StatusOr<std::vector<RelocatedDevice>> RelocateShelf(const std::string& pa
   FindOptions options;
   for (const std::string& directory : directories) options.extra_directories.push_back(AbsolutePath(directory));
   TS_ASSIGN_OR_RETURN(const ShelfFiles found, FindShelfFiles(*disk, shelf, options));
-  if (!found.unlabelled.empty()) return found.unlabelled.front().status;
+  if (!found.damaged.empty()) return found.damaged.front().status;
   std::vector<std::unique_ptr<FileLock>> locks;
   if (!dry_run) {
     TS_ASSIGN_OR_RETURN(locks, LockShelf(*disk, shelf, directories));

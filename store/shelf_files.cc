@@ -96,7 +96,7 @@ absl::StatusOr<ShelfFiles> FindShelfFiles(Disk& disk, const std::string& shelf, 
       auto opened = OpenDataFile(disk, path, directory, found.store_file.store_uuid, options.writable);
       if (!opened.ok()) {
         if (!options.skip_damaged && absl::IsDataLoss(opened.status())) {
-          found.unlabelled.push_back({number, path, opened.status()});
+          found.damaged.push_back({number, path, opened.status()});
           continue;
         }
         if (!options.skip_damaged) return opened.status();
@@ -138,8 +138,8 @@ absl::StatusOr<std::vector<std::string>> MatchFileRows(ShelfFiles& found, const 
       return candidate.file != nullptr && candidate.label.file_id == row.file_id;
     });
     if (file == found.files.end()) {
-      const auto damaged = std::ranges::find(found.unlabelled, row.file_id, &ShelfFiles::Unlabelled::file_id);
-      if (damaged != found.unlabelled.end() && !degraded) return damaged->status;
+      const auto damaged = std::ranges::find(found.damaged, row.file_id, &ShelfFiles::Damaged::file_id);
+      if (damaged != found.damaged.end() && !degraded) return damaged->status;
       FoundFile absent;
       absent.file = std::make_unique<DataFile>();
       absent.file->row = row;
@@ -164,7 +164,7 @@ absl::StatusOr<std::vector<std::string>> MatchFileRows(ShelfFiles& found, const 
   for (const FoundFile& file : found.files) {
     if (file.file != nullptr) orphans.push_back(file.file->path);
   }
-  for (const ShelfFiles::Unlabelled& file : found.unlabelled) {
+  for (const ShelfFiles::Damaged& file : found.damaged) {
     const auto named = std::ranges::find(rows, file.file_id, &FileRow::file_id);
     if (named == rows.end()) orphans.push_back(file.path);
   }

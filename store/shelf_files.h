@@ -42,12 +42,12 @@ struct ShelfFiles {
   std::vector<FoundFile> files;                 // by file_id
   // Named as a data file is, but its label or its length is damaged: a member, or what a crash left while the shelf
   // grew. The index knows (MatchFileRows).
-  struct Unlabelled {
+  struct Damaged {
     uint32_t file_id = 0;  // by its name
     std::string path;
     absl::Status status;  // what is wrong with it
   };
-  std::vector<Unlabelled> unlabelled;
+  std::vector<Damaged> damaged;
   std::vector<std::string> notices;  // damaged label copies, damaged slots
 };
 
